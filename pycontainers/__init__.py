@@ -1,0 +1,42 @@
+"""pycontainers: containers in a Jupyter notebook, without Docker.
+
+This module names the public API and nothing else. It is lazy (PEP 562): ``import pycontainers`` loads none of the rooms,
+so that the launcher can import ``pycontainers.linux`` without paying for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Container": "objects", "Image": "objects",
+    "run": "api", "create": "api", "build": "api", "get": "api", "ps": "api", "get_image": "api", "list_images": "api",
+    "ContainersError": "errors", "Port": "protocol", "Mount": "protocol", "Resources": "protocol",
+    "load_ipython_extension": "notebook.magics", "unload_ipython_extension": "notebook.magics",
+}
+
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from .api import build, create, get, get_image, list_images, ps, run
+    from .errors import ContainersError
+    from .notebook.magics import load_ipython_extension, unload_ipython_extension
+    from .objects import Container, Image
+    from .protocol import Mount, Port, Resources
+
+
+def __getattr__(name: str) -> Any:
+    room = _PUBLIC.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Dockerfile to image: parser, instructions, expansion, plan, solver, executor."""

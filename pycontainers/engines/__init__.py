@@ -1,0 +1,1 @@
+"""Engines: the native one, later adapters to existing ones."""

@@ -1,0 +1,132 @@
+"""The one hierarchy of errors.
+
+Every error is one line that says what is wrong, with the actual value, and a ``hint`` that says what to do about it.
+Magics show ``error: message`` and the hint without a traceback; the program prints the same to stderr and exits with
+``exit_code``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ContainersError(Exception):
+    """Base of everything that pycontainers raises on purpose.
+
+    :param message: one line: what is wrong, with the actual value in it.
+    :param hint: what the user can do about it ("" where nothing can be said).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = " ".join(str(message).split("\n")).strip()
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython calls this instead of formatting a traceback: the message alone, as a proper ``error`` output."""
+        lines = [f"error: {self.message}"]
+        if self.hint:
+            lines.append(f"hint:  {self.hint}")
+        return lines
+
+
+class UsageError(ContainersError):
+    """The request itself is wrong: unknown verb or option, a value that makes no sense. Exit code 125, as Docker."""
+
+    exit_code = 125
+
+
+class NotFound(ContainersError):
+    """A container, image, file or network that does not exist."""
+
+
+class NameInUse(ContainersError):
+    """The name belongs to another container."""
+
+    exit_code = 125
+
+
+class StateError(ContainersError):
+    """The object is not in a state in which this can be done (not running, still in use)."""
+
+
+class LimitError(UsageError):
+    """A resource limit that makes no sense or that this machine cannot enforce."""
+
+
+class IsolationError(ContainersError):
+    """The kernel or this host refuses what isolation needs; the message names the blocker, the hint the remedy."""
+
+    exit_code = 125
+
+
+class PortInUse(ContainersError):
+    """A host port that cannot be bound."""
+
+    exit_code = 125
+
+
+class NetworkError(ContainersError):
+    """A bridge, link, address or rule could not be made."""
+
+    exit_code = 125
+
+
+class CommandNotFound(ContainersError):
+    """The command does not exist inside the image. Exit code 127, as the shell and Docker."""
+
+    exit_code = 127
+
+
+class CommandNotExecutable(ContainersError):
+    """The command exists inside the image and cannot be executed. Exit code 126, as the shell and Docker."""
+
+    exit_code = 126
+
+
+class BuildError(ContainersError):
+    """A Dockerfile that is wrong, or a step that failed.
+
+    :param line: 1-based line in the Dockerfile, ``column`` 1-based, 0 where unknown; ``source`` the line's own text.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, line: int = 0, column: int = 0, source: str = "") -> None:
+        place = f"Dockerfile:{line}:{column}: " if line and column else f"Dockerfile:{line}: " if line else ""
+        super().__init__(place + message, hint)
+        self.line, self.column, self.source = line, column, source
+
+    def _render_traceback_(self) -> list[str]:
+        lines = super()._render_traceback_()
+        if self.source:
+            lines[1:1] = [f"  {self.line:>4} | {self.source}"]
+            if self.column:
+                lines[2:2] = [" " * (8 + self.column) + "^"]
+        return lines
+
+
+class ImageError(ContainersError):
+    """An image, layer or reference that is malformed or cannot be stored."""
+
+
+class HelperError(ContainersError):
+    """The launcher or the network helper could not be started or broke off."""
+
+
+class ContainerFailed(ContainersError):
+    """A foreground container ended with a non-zero code. ``exit_code`` is the container's own."""
+
+    def __init__(self, message: str, hint: str = "", *, exit_code: int = 1) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """A hint that offers the names closest to ``name``: ``did you mean a, b?``, or "" when nothing is near."""
+    close = get_close_matches(name, sorted(set(names)), n=3, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else ""

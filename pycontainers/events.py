@@ -1,0 +1,74 @@
+"""Typed events that long work yields. A generator yields them and *returns* its result.
+
+The notebook draws them as a progress view, the program prints them as lines, a test collects them as a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True)
+class StepStarted(Event):
+    """A build step begins. ``index`` counts from 1 to ``total``; ``text`` is the instruction as written."""
+
+    index: int
+    total: int
+    stage: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StepOutput(Event):
+    """Output of a running step; ``stream`` is ``stdout`` or ``stderr``; ``data`` may end in the middle of a line."""
+
+    index: int
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class StepFinished(Event):
+    """A build step ended. ``seconds`` is wall time; ``cached`` says that nothing ran."""
+
+    index: int
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something that the user should read (a weaker isolation, a deprecated form)."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done(Event):
+    """The last event: ``name`` is the tag or id of what was made, ``seconds`` the whole time."""
+
+    name: str
+    seconds: float
+
+
+Work = Generator[Event, None, T]
+"""Long work: yields events, returns a T."""
+
+
+def finish(work: Work[T]) -> T:
+    """Run ``work`` to its end, drop its events, return its result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

@@ -1,0 +1,1 @@
+"""Images: references, the OCI store, layers, and this machine as the image ``host``."""

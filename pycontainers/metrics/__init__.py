@@ -1,0 +1,1 @@
+"""Metrics: reading a cgroup, recording it, turning counters into series."""

@@ -1,0 +1,1 @@
+"""The notebook: magics, completion, display, progress, plots, widgets."""

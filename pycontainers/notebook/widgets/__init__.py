@@ -1,0 +1,1 @@
+"""Widgets. The live stats view is the first."""

@@ -1,0 +1,269 @@
+"""What any engine can do, as typed protocols and plain data. No policy, no I/O, no imports of other rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .events import Work
+
+OnOutput = Callable[[str, bytes], None]
+"""Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A published port: ``host_ip:host_port`` is forwarded to ``container_port``. ``host_port`` 0 means any free one."""
+
+    container_port: int
+    host_port: int = 0
+    host_ip: str = "127.0.0.1"
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        return f"{self.host_ip}:{self.host_port}->{self.container_port}/{self.protocol}"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A ``bind`` of a host path or a fresh ``tmpfs`` at ``target``.
+
+    ``create`` makes a missing bind source as a folder (Docker: ``-v`` does, ``--mount`` does not).
+    ``options`` are extra tmpfs options (``size=64m``, ``mode=1777``).
+    """
+
+    type: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+    create: bool = False
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Limits. None means not set. Names and units follow Docker's options and the OCI runtime spec.
+
+    memory, memory_swap (memory plus swap, -1 unlimited), memory_reservation: bytes; cpus: processors (0.5 is half of one);
+    cpu_shares: 2..262144 (1024 default); cpuset_cpus: ``0-1,3``; pids_limit: processes (-1 unlimited);
+    blkio_weight: 10..1000.
+    """
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str | None = None
+    pids_limit: int | None = None
+    blkio_weight: int | None = None
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """Everything that ``create`` and ``run`` take."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    name: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    user: str = ""
+    hostname: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    ports: tuple[Port, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    network: str = "bridge"
+    resources: Resources = field(default_factory=Resources)
+    read_only: bool = False
+    auto_remove: bool = False
+    replace: bool = False
+    stdin_open: bool = False
+    userns: str = "auto"
+    stop_signal: str = ""
+    require_isolation: str = ""
+
+
+@dataclass(frozen=True)
+class ExecConfig:
+    """Everything that ``exec`` takes."""
+
+    command: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    user: str = ""
+
+
+@dataclass(frozen=True)
+class ExitStatus:
+    """How a container or an exec ended.
+
+    :param code: the exit code; 128 + signal when a signal ended it (Docker's convention); None where nobody could read it
+        (its supervisor was killed).
+    :param signal: the signal's number, 0 if none.
+    :param oom_killed: the kernel killed a process of the container for want of memory (cgroup counter rose).
+    :param error: one line when it never ran, or when the record is incomplete.
+    :param started, finished: unix seconds, 0.0 where unknown.
+    :param memory_peak: bytes, 0 where unknown.
+    """
+
+    code: int | None
+    signal: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    hint: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    memory_peak: int = 0
+
+
+@dataclass(frozen=True)
+class ContainerInfo:
+    """One container as ``ps`` and ``inspect`` see it. ``status``: created, running, paused, exited."""
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    command: tuple[str, ...]
+    status: str
+    created: float
+    pid: int
+    exit: ExitStatus | None
+    ports: tuple[Port, ...]
+    mounts: tuple[Mount, ...]
+    network: str
+    address: str
+    hostname: str
+    labels: dict[str, str]
+    resources: Resources
+    notebook: str
+    notes: tuple[str, ...]
+    folder: str
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a container's log: ``time`` unix seconds, ``stream`` stdout or stderr; ``text`` without the newline.
+
+    ``partial`` says that the line was cut (longer than 16 KiB, or the process ended without a newline).
+    """
+
+    time: float
+    stream: str
+    text: str
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """One image. ``id`` is the digest of its OCI config. ``size`` is the bytes of its own layers (a host base counts 0)."""
+
+    id: str
+    names: tuple[str, ...]
+    created: float
+    size: int
+    host: bool
+    config: dict[str, Any]
+
+    @property
+    def short_id(self) -> str:
+        return self.id.removeprefix("sha256:")[:12]
+
+
+@dataclass(frozen=True)
+class ImageHistory:
+    """One line of ``history``: what made a layer. ``size`` bytes, 0 for steps that only change the config."""
+
+    created: float
+    created_by: str
+    size: int
+    empty: bool
+    diff_id: str = ""
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """Everything that ``build`` takes. ``context`` is a folder, or "" for no context."""
+
+    dockerfile: str
+    context: str = "."
+    tags: tuple[str, ...] = ()
+    build_args: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    network: str = "bridge"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row of ``doctor``: ``state`` is ok, weaker, or missing; ``why`` the errno or fact; ``remedy`` what would mend it."""
+
+    name: str
+    state: str
+    why: str = ""
+    remedy: str = ""
+
+
+class Engine(Protocol):
+    """The verbs of an engine. Containers and images are named by name, full id, or unambiguous start of an id.
+
+    Every method raises a :class:`pycontainers.errors.ContainersError` and leaves nothing behind when it does.
+    """
+
+    name: str
+
+    def create(self, config: ContainerConfig) -> ContainerInfo: ...
+
+    def start(self, container: str) -> ContainerInfo: ...
+
+    def run(self, config: ContainerConfig, stdin: bytes | None = None, on_output: OnOutput | None = None) -> tuple[ContainerInfo, ExitStatus]:
+        """Create, start, stream until the end. KeyboardInterrupt stops the container, then goes on."""
+        ...
+
+    def exec(self, container: str, config: ExecConfig, stdin: bytes | None = None, on_output: OnOutput | None = None) -> ExitStatus: ...
+
+    def stop(self, container: str, timeout: float = 10.0) -> ContainerInfo: ...
+
+    def kill(self, container: str, signal: str = "SIGKILL") -> ContainerInfo: ...
+
+    def wait(self, container: str, timeout: float | None = None) -> ExitStatus: ...
+
+    def remove(self, container: str, force: bool = False) -> None: ...
+
+    def containers(self, all: bool = False) -> list[ContainerInfo]: ...
+
+    def find(self, container: str) -> ContainerInfo: ...
+
+    def oci(self, container: str) -> dict[str, Any]: ...
+
+    def logs(self, container: str, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Iterator[LogLine]: ...
+
+    def samples(self, container: str) -> Sequence[Any]:
+        """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit."""
+        ...
+
+    def build(self, request: BuildRequest) -> Work[ImageInfo]: ...
+
+    def images(self) -> list[ImageInfo]: ...
+
+    def image(self, name: str) -> ImageInfo: ...
+
+    def tag(self, image: str, name: str) -> None: ...
+
+    def remove_image(self, name: str, force: bool = False) -> list[str]:
+        """Untag, and delete when nothing names it any more. Returns lines that say what was done."""
+        ...
+
+    def image_history(self, name: str) -> list[ImageHistory]: ...
+
+    def prune(self) -> list[str]: ...
+
+    def doctor(self) -> list[Check]: ...
