@@ -1,0 +1,142 @@
+"""The functions of ``import pycontainers as pc``. Options carry Docker's names and units, as text or as Python values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from inspect import Parameter, Signature, signature
+from typing import Any, Literal, Unpack, overload
+
+from .commands.frontend import native_engine
+from .commands.options import Pairs, RunOptions, build_request, container_config
+from .errors import UsageError, near
+from .events import finish
+from .objects import Container, ContainerList, Image, ImageList, Output, RunResult
+from .protocol import ContainerConfig
+from .wording import failed
+
+Text = str | None
+Words = str | Sequence[str] | None
+
+
+@overload
+def run(image: str | Image, command: Words = None, *, detach: Literal[True], **options: Unpack[RunOptions]) -> Container: ...
+
+
+@overload
+def run(
+    image: str | Image, command: Words = None, *, detach: Literal[False] = False, **options: Unpack[RunOptions]
+) -> RunResult: ...
+
+
+def run(
+    image: str | Image,
+    command: Words = None,
+    *,
+    detach: bool = False,
+    input: str | bytes | None = None,
+    check: bool = True,
+    **options: Unpack[RunOptions],
+) -> Container | RunResult:
+    """Create a container and start it.
+
+    With ``detach`` it runs on and a :class:`Container` is returned; else this waits for its end and returns what it wrote.
+
+    :param memory: bytes, or text such as ``"128m"``; ``cpus``: processors (0.5 is half of one).
+    :param ports: ``{8080: 80}`` (host to container), ``["8080:80"]``; loopback unless an address is given.
+    :param volumes: ``{"./data": "/data"}`` or ``["./data:/data:ro"]``.
+    :param input: its stdin (foreground only).
+    :param check: raise for an exit code other than 0 (foreground only).
+    :raises ContainerFailed: with ``check``, when it ended badly. Other errors are those of the engine.
+    """
+    config = _config(image, command, options, input is not None)
+    engine = native_engine()
+    if detach:
+        return Container(engine, engine.start(engine.create(config).id))
+    output = Output()
+    info, exit = engine.run(config, input.encode() if isinstance(input, str) else input, output)
+    result = RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
+    failure = failed(info.name, exit, info.resources.memory) if check else None
+    if failure is not None:
+        raise failure
+    return result
+
+
+def create(image: str | Image, command: Words = None, **options: Unpack[RunOptions]) -> Container:
+    """Create a container without starting it. Options as in :func:`run`."""
+    engine = native_engine()
+    return Container(engine, engine.create(_config(image, command, options)))
+
+
+def _config(image: str | Image, command: Words, options: RunOptions, interactive: bool = False) -> ContainerConfig:
+    known = RunOptions.__annotations__
+    for word in options:
+        if word not in known:
+            raise UsageError(f"there is no option {word!r}", near(word, known) or "see: help(pycontainers.run)")
+    return container_config(image.id if isinstance(image, Image) else image, command, interactive=interactive, **options)
+
+
+def _with_options(function: Any) -> None:
+    """Show the names of all options where a notebook asks for the signature, instead of ``**options``."""
+    own = [item for item in signature(function).parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
+    more = [item for name, item in signature(container_config).parameters.items() if name in RunOptions.__annotations__]
+    function.__signature__ = Signature([*own, *more])
+
+
+_with_options(run)
+_with_options(create)
+
+
+def get(name: str) -> Container:
+    """A container by name, id, or unambiguous start of an id. :raises NotFound: there is none."""
+    engine = native_engine()
+    return Container(engine, engine.find(name))
+
+
+def ps(all: bool = False) -> ContainerList:
+    """Running containers; with ``all`` those that have ended or never started as well."""
+    engine = native_engine()
+    return ContainerList(Container(engine, info) for info in engine.containers(all))
+
+
+def get_image(name: str) -> Image:
+    """An image by name or id. :raises NotFound: there is none."""
+    engine = native_engine()
+    return Image(engine, engine.image(name))
+
+
+def list_images() -> ImageList:
+    """All images of the store."""
+    engine = native_engine()
+    return ImageList(Image(engine, info) for info in engine.images())
+
+
+def build(
+    dockerfile: str | os.PathLike[str],
+    tag: str | Sequence[str] = (),
+    *,
+    context: str | os.PathLike[str] | None = None,
+    build_args: Pairs = None,
+    labels: Pairs = None,
+    target: Text = None,
+    no_cache: bool = False,
+    network: Text = None,
+) -> Image:
+    """Build an image and wait for it.
+
+    :param dockerfile: its text (contains a newline), or the path of the file or of a folder that holds one.
+    :param context: the folder that COPY reads; the Dockerfile's own folder, or the current one for text, if not given.
+    :raises BuildError: with the line that is wrong or failed.
+    """
+    engine = native_engine()
+    request = build_request(
+        dockerfile,
+        (tag,) if isinstance(tag, str) and tag else tag,
+        context=context,
+        build_args=build_args,
+        labels=labels,
+        target=target,
+        no_cache=no_cache,
+        network=network,
+    )
+    return Image(engine, finish(engine.build(request)))

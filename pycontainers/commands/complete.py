@@ -1,0 +1,83 @@
+"""What may come next on a command line: from the same declarations and the same walk that read it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from ..errors import ContainersError
+from .declare import Verb, verbs, walk
+
+Names = Callable[[str], list[str]]
+"""``container``, ``running`` or ``image`` -> names. Never the network: engines answer from files on disk."""
+
+
+def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
+    """Completions of ``last``, the word at the cursor; ``words`` stand before it, the verb first."""
+    known = verbs()
+    if not words:
+        return _starting(known, last)
+    verb = known.get(words[0])
+    if verb is None:
+        return []
+    try:
+        found = walk(verb, words[1:])
+    except ContainersError:
+        return []
+    if found.in_rest:
+        return []
+    if found.waiting is not None:
+        return _kind(found.waiting.completes, last, names)
+    flag, equals, value = last.partition("=")
+    if equals and (option := verb.option(flag)) is not None:
+        return [f"{flag}={text}" for text in _kind(option.completes, value, names)]
+    if last.startswith("-"):
+        return _starting([name for option in verb.options for name in option.flags] + ["--help"], last)
+    return _kind(_argument(verb, len(found.positionals)), last, names)
+
+
+def _argument(verb: Verb, position: int) -> str:
+    for index, argument in enumerate(verb.arguments):
+        if index == position or argument.count in ("*", "+"):
+            return argument.completes
+    return ""
+
+
+def _kind(kind: str, last: str, names: Names) -> list[str]:
+    if not kind:
+        return []
+    if kind == "verb":
+        return _starting(verbs(), last)
+    if kind in ("file", "folder"):
+        return files(last, kind == "folder")
+    if "|" in kind:
+        return _starting(kind.split("|"), last)
+    if kind in ("container", "running", "image"):
+        try:
+            return _starting([*names(kind), *(["host"] if kind == "image" else [])], last)
+        except ContainersError:
+            return []
+    return _starting([kind], last)
+
+
+def files(last: str, folders: bool = False) -> list[str]:
+    """Paths that begin with ``last``, written as the user began them. Folders end with a slash."""
+    head, tail = os.path.split(last)
+    folder = os.path.expanduser(os.path.expandvars(head)) or "."
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        if not entry.name.startswith(tail) or (entry.name.startswith(".") and not tail.startswith(".")):
+            continue
+        if entry.is_dir():
+            found.append(os.path.join(head, entry.name) + "/")
+        elif not folders:
+            found.append(os.path.join(head, entry.name))
+    return found
+
+
+def _starting(names: Iterable[str], last: str) -> list[str]:
+    return sorted({name for name in names if name.startswith(last)})

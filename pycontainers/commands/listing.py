@@ -1,0 +1,95 @@
+"""``ps``, ``inspect``, ``port``: what there is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from types import SimpleNamespace
+from typing import Any
+
+from ..errors import ContainersError, NotFound, near
+from ..objects import Container, ContainerList, Document, Text
+from .declare import Argument, Option, Verb, declare
+from .frontend import Context
+
+
+def ps(context: Context, args: SimpleNamespace, body: str | None) -> ContainerList | Text:
+    infos = context.engine.containers(args.all)
+    if args.quiet:
+        return Text("\n".join(info.id if args.no_trunc else info.short_id for info in infos))
+    found = ContainerList(Container(context.engine, info) for info in infos)
+    found.full = args.no_trunc
+    return found
+
+
+def inspect(context: Context, args: SimpleNamespace, body: str | None) -> Document:
+    """Containers or images, by whichever of the two knows the name."""
+    return Document([_inspect(context, name, args.oci) for name in args.name])
+
+
+def _inspect(context: Context, name: str, oci: bool) -> dict[str, Any]:
+    if oci:
+        return context.engine.oci(name)
+    for read in (context.engine.find, context.engine.image):
+        try:
+            return asdict(read(name))
+        except NotFound:
+            continue
+    raise NotFound(f"no container or image {name!r}", near(name, names(context)) or "see: %container ps -a and %container images")
+
+
+def names(context: Context) -> list[str]:
+    """Every name that a verb could mean."""
+    try:
+        images = [name for info in context.engine.images() for name in info.names]
+        return [info.name for info in context.engine.containers(True)] + images
+    except ContainersError:
+        return []
+
+
+def port(context: Context, args: SimpleNamespace, body: str | None) -> Text:
+    info = context.engine.find(args.container)
+    lines = [f"{port.container_port}/{port.protocol} -> {port.host_ip}:{port.host_port}" for port in info.ports]
+    if args.port is not None:
+        number, _, protocol = args.port.partition("/")
+        wanted = f"{number}/{protocol or 'tcp'}"
+        lines = [line.split(" -> ")[1] for line in lines if line.startswith(f"{wanted} ")]
+        if not lines:
+            raise NotFound(f"container {info.name} does not publish port {wanted}", f"see: %container port {info.name}")
+    return Text("\n".join(lines))
+
+
+declare(
+    Verb(
+        "ps",
+        "List containers",
+        ps,
+        (
+            Option(("--all", "-a"), "also those that have ended or never started"),
+            Option(("--quiet", "-q"), "ids alone"),
+            Option(("--no-trunc",), "full ids and commands"),
+        ),
+        examples=("ps -a",),
+    )
+)
+declare(
+    Verb(
+        "inspect",
+        "Show everything about containers or images",
+        inspect,
+        (Option(("--oci",), "the container's OCI runtime specification"),),
+        (Argument("name", "container or image", "+", completes="container"),),
+        examples=("inspect --oci web",),
+    )
+)
+declare(
+    Verb(
+        "port",
+        "List the published ports of a container",
+        port,
+        (),
+        (
+            Argument("container", "name or id", completes="container"),
+            Argument("port", "only this port: PORT[/PROTO]", "?"),
+        ),
+    )
+)

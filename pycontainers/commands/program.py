@@ -1,0 +1,131 @@
+"""The ``pycontainers`` program: the same verbs in a shell, with Docker's exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from ..errors import ContainerFailed, ContainersError
+from ..events import Work
+from ..objects import Container, Image, Logs, RunResult
+from ..text import EscapeFilter
+from ..usage import Stats, StatsTable
+from ..wording import line_text
+from .declare import Verb, find, parse
+from .frontend import Context, native_engine
+from .lines import LineProgress
+from .system import overview
+
+T = TypeVar("T")
+PROMPT = "pycontainers"
+
+
+class ProgramFrontend:
+    """stdout and stderr of this process. Bytes pass untouched into files and pipes; a terminal gets no clipboard escapes."""
+
+    notebook_path = ""
+    prompt = PROMPT
+
+    def __init__(self) -> None:
+        self.is_live = sys.stdout.isatty()
+        self._filters = {name: EscapeFilter(cursor=True) for name in ("stdout", "stderr") if getattr(sys, name).isatty()}
+
+    def progress(self, work: Work[T], form: str = "auto") -> T:
+        lines = LineProgress((lambda line: None) if form == "quiet" else (lambda line: print(line, file=sys.stderr, flush=True)))
+        try:
+            while True:
+                lines.handle(next(work))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            lines.close()
+
+    def stream(self, stream: str, data: bytes) -> None:
+        out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
+        escape = self._filters.get(stream)
+        out.write(escape.feed(data).encode("utf-8", "replace") if escape else data)
+        out.flush()
+
+
+def read_stdin() -> bytes:
+    """All of stdin, nothing where it is a terminal: a foreground run takes its input whole."""
+    return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        code = _main(list(sys.argv[1:] if words is None else words))
+        sys.stdout.flush()
+        return code
+    except ContainersError as error:
+        print("\n".join(error._render_traceback_()), file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Nobody reads any more (`… | head`): quiet, as the shell's own tools. The interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        return 130
+
+
+def _main(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(PROMPT))
+        return 0
+    if words[0] in ("-v", "--version"):
+        words = ["version"]
+    verb = find(words[0])
+    args = parse(verb, words[1:])
+    if args.help:
+        print(verb.help(PROMPT))
+        return 0
+    context = Context(native_engine, ProgramFrontend(), read_stdin)
+    try:
+        result = verb.function(context, args, None)
+    except ContainersError as error:
+        if verb.name in ("run", "create") and error.exit_code == 1 and not isinstance(error, ContainerFailed):
+            error.exit_code = 125  # Docker: 125 is a run that never came to the container's own code
+        raise
+    show(verb, result)
+    return 0
+
+
+def show(verb: Verb, result: Any) -> None:
+    """Print what a verb returned."""
+    if result is None or isinstance(result, RunResult) or result == "":
+        return
+    if isinstance(result, Container):
+        print(result.id if verb.name in ("run", "create") else result.known.name)
+    elif isinstance(result, Image):
+        print(result.id)
+    elif isinstance(result, Logs):
+        front = ProgramFrontend()
+        for line in result:
+            front.stream(line.stream, line_text(line, result.timestamps).encode("utf-8", "replace"))
+    elif isinstance(result, Stats | StatsTable):
+        _show_stats(result)
+    else:
+        print(repr(result))
+
+
+def _show_stats(result: Stats | StatsTable) -> None:
+    """Once; in a terminal again each second until the end or Ctrl-C, unless --static."""
+    parts = result if isinstance(result, StatsTable) else [result]
+    live = sys.stdout.isatty() and any(part.form == "live" and part.info.status == "running" for part in parts)
+    print(repr(result))
+    while live:
+        time.sleep(1.0)
+        height = repr(result).count("\n") + 1
+        for part in parts:
+            part.reload()
+        print(f"\x1b[{height}A\x1b[J{result!r}", flush=True)
+        live = any(part.info.status == "running" for part in parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Rich display of our objects, attached by type when the extension is loaded and taken away when it is unloaded.
+
+A status is told by a word and an icon, never by a colour alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import objects, wording
+from ..errors import NotFound
+from ..protocol import ContainerInfo, Port
+from ..usage import Stats, StatsTable, sparkline
+from . import html
+from .surroundings import port_link
+
+_STATUS = {"running": ("▶", html.GOOD), "paused": ("⏸", html.WARN), "created": ("○", html.MUTED)}
+
+
+def status(info: ContainerInfo) -> str:
+    """``▶ Up 3 minutes``, ``✓ Exited (0) …``, ``✗ Exited (137) …, OOM-killed``."""
+    icon, color = _STATUS.get(info.status, ("✗", html.BAD))
+    if info.exit is not None and info.status == "exited" and info.exit.code == 0:
+        icon, color = "✓", html.MUTED
+    return html.colored(f"{icon} {wording.status_text(info)}", color)
+
+
+def ports(published: tuple[Port, ...]) -> str:
+    parts = []
+    for port in published:
+        found = port_link(port)
+        part = html.link(found.url, port) if found.url else html.text(port)
+        parts.append(part + (f" {html.muted(found.hint)}" if found.hint else ""))
+    return "<br>".join(parts)
+
+
+def containers(found: objects.ContainerList) -> str:
+    rows = []
+    for item, cells in zip(found, found.rows(), strict=True):
+        ident, name, image, command, created, _, _, notebook = cells
+        info = item.known
+        warned = "".join(f"<br>{html.colored('△ ' + note, html.WARN)}" for note in info.notes)
+        rows.append(
+            [
+                html.mono(ident),
+                f"<b>{html.text(name)}</b>",
+                html.text(image),
+                html.mono(command),
+                html.text(created),
+                status(info) + warned,
+                ports(info.ports),
+                html.text(notebook),
+            ]
+        )
+    return html.table(found.headers, rows) if rows else f"<p>{html.muted('no containers')}</p>"
+
+
+def container(item: objects.Container) -> str:
+    try:
+        info = item.inspect()
+    except NotFound:
+        return f"<p>{html.text(repr(item))}</p>"
+    facts = [
+        ("Container", f"<b>{html.text(info.name)}</b> {html.mono(info.short_id)}"),
+        ("Image", html.text(info.image)),
+        ("Status", status(info)),
+        ("Ports", ports(info.ports)),
+        ("Address", html.mono(info.address)),
+        ("Notes", "<br>".join(html.colored(f"△ {note}", html.WARN) for note in info.notes)),
+    ]
+    return html.table(("", ""), [[html.muted(name), value] for name, value in facts if value])
+
+
+def plain_table(found: Any) -> str:
+    """Any of our lists that has headers and rows."""
+    return html.table(found.headers, [[html.text(cell) for cell in row] for row in found.rows()])
+
+
+def image(item: objects.Image) -> str:
+    return html.table(objects.ImageList.headers, [[html.text(cell) for cell in row] for row in objects.ImageList([item]).rows()])
+
+
+_CHECK_COLORS = {"ok": html.GOOD, "weaker": html.WARN, "missing": html.BAD}
+
+
+def checks(found: objects.Checks) -> str:
+    rows = []
+    for check, (icon, name, state, why, remedy) in zip(found, found.rows(), strict=True):
+        color = _CHECK_COLORS.get(check.state, html.MUTED)
+        rows.append([html.text(name), html.colored(f"{icon} {state}", color), html.text(why), html.mono(remedy) if remedy else ""])
+    return html.table(found.headers[1:], rows)
+
+
+def logs(found: objects.Logs) -> str:
+    """Lines of stderr carry a bar and a label, not only a colour."""
+    parts = []
+    for line in found:
+        error = line.stream == "stderr"
+        style = (
+            f"border-left:3px solid {html.WARN};padding-left:.5em"
+            if error
+            else "border-left:3px solid transparent;padding-left:.5em"
+        )
+        shown = html.block(wording.line_text(line, found.timestamps).rstrip("\n") or " ", style)
+        parts.append(f'<div title="stderr" aria-label="stderr">{shown}</div>' if error else f"<div>{shown}</div>")
+    return f'<div style="max-height:30em;overflow:auto">{"".join(parts) or html.muted("the log is empty")}</div>'
+
+
+def stats_table(found: StatsTable) -> str:
+    rows = []
+    for stats, cells in zip(found, found.rows(), strict=True):
+        course = sparkline(stats.panels()[0].series[0].values)
+        rows.append([f"<b>{html.text(cells[0])}</b>", *[html.text(cell) for cell in cells[1:]], html.mono(course)])
+    return html.table([*found.headers, "CPU COURSE"], rows) if rows else f"<p>{html.muted('no running containers')}</p>"
+
+
+_HTML: dict[type, Callable[[Any], str]] = {
+    objects.ContainerList: containers,
+    objects.Container: container,
+    objects.ImageList: plain_table,
+    objects.Image: image,
+    objects.ImageSteps: plain_table,
+    objects.Checks: checks,
+    objects.Logs: logs,
+    StatsTable: stats_table,
+}
+
+
+def attach(shell: Any, live: Callable[[], bool]) -> None:
+    """Teach this shell's formatters our types. ``live`` is asked at each display."""
+    formatter = shell.display_formatter
+    for kind, function in _HTML.items():
+        formatter.formatters["text/html"].for_type(kind, function)
+    # What a foreground run wrote has been streamed: its result in the last line of a cell shows nothing once more.
+    formatter.ipython_display_formatter.for_type(objects.RunResult, _nothing)
+
+    def bundle(stats: Stats, include: Any = None, exclude: Any = None) -> Any:
+        from .plots import stats_bundle
+
+        return stats_bundle(stats, live())
+
+    formatter.mimebundle_formatter.for_type(Stats, bundle)
+
+
+def _nothing(value: object) -> bool:
+    return True
+
+
+def detach(shell: Any) -> None:
+    """Forget our types."""
+    formatter = shell.display_formatter
+    for kind in _HTML:
+        formatter.formatters["text/html"].pop(kind, None)
+    formatter.ipython_display_formatter.pop(objects.RunResult, None)
+    formatter.mimebundle_formatter.pop(Stats, None)

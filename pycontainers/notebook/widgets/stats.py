@@ -1,0 +1,90 @@
+"""The live plot of one container: a plotly FigureWidget with its caption, fed by the kernel's one sampler thread.
+
+Each FigureWidget carries plotly's bundle (5 MB) to the page once: so there is one with subplots, not one for each panel.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ...errors import NotFound
+from ...usage import Stats
+from .. import html
+from ..plots import layout, traces
+from ..sampler import sampler
+
+
+class LiveStats:
+    """``widget`` is what the page shows. Buttons may call back on any thread: they set a flag and return."""
+
+    def __init__(self, stats: Stats) -> None:
+        import ipywidgets
+        from plotly.graph_objects import FigureWidget
+
+        from ..plots import figure
+
+        self.stats = stats
+        self._paused = threading.Event()
+        self._drawing = threading.Lock()
+        self.figure = FigureWidget(figure(stats))
+        self.caption = ipywidgets.HTML(self._caption("live"))
+        self.pause = ipywidgets.ToggleButton(description="Pause", icon="pause", tooltip="Hold the picture; recording goes on")
+        self.pause.observe(self._toggle, "value")
+        self.widget = ipywidgets.VBox([ipywidgets.HBox([self.pause, self.caption]), self.figure])
+
+    def _toggle(self, change: Any) -> None:
+        if change["new"]:
+            self._paused.set()
+        else:
+            self._paused.clear()
+
+    def _caption(self, state: str) -> str:
+        limits = "  ".join(
+            f"{panel.title} limit {panel.text(panel.limit)}" for panel in self.stats.panels() if panel.limit is not None
+        )
+        return f"<b>{html.text(self.stats.title)}</b> {html.muted(f'● {state}  {limits}')}"
+
+    def tick(self) -> bool:
+        """Called once a second by the sampler."""
+        if self.widget.comm is None or self.figure.comm is None:
+            return False  # closed from Python, or with its page
+        if self._paused.is_set():
+            self.caption.value = self._caption("paused")
+            return True
+        try:
+            self.stats.reload()
+        except NotFound:
+            self.release("removed")
+            return False
+        running = self.stats.info.status == "running"
+        self.draw()
+        self.caption.value = self._caption("live" if running else "ended")
+        if not running:
+            self.pause.disabled = True
+        return running
+
+    def draw(self) -> None:
+        panels = self.stats.panels()
+        new = traces(panels)
+        with self._drawing, self.figure.batch_update():
+            for trace, values in zip(self.figure.data, new, strict=True):
+                trace.x, trace.y, trace.customdata = values["x"], values["y"], values["customdata"]
+            changed = layout(panels, self.stats.marks(), self.stats.title)
+            self.figure.layout.shapes = changed["shapes"]
+            self.figure.layout.annotations = changed["annotations"]
+            for name in (name for name in changed if name.startswith("yaxis") and "range" in changed[name]):
+                self.figure.layout[name].range = changed[name]["range"]
+
+    def release(self, reason: str) -> None:
+        self.pause.disabled = True
+        self.caption.value = self._caption(reason)
+
+
+def live_view(stats: Stats) -> dict[str, Any]:
+    """The widget part of a display bundle; the view is kept current from now on."""
+    view = LiveStats(stats)
+    sampler().add(view)
+    bundle = view.widget._repr_mimebundle_()
+    data: dict[str, Any] = bundle[0] if isinstance(bundle, tuple) else bundle
+    return {kind: value for kind, value in data.items() if kind != "text/plain"}

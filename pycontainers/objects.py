@@ -1,0 +1,403 @@
+"""What a user holds: Container, Image, Stats, Logs. Plain representations only; the notebook adds rich ones by type at load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from .errors import NotFound
+from .protocol import Check, ContainerInfo, Engine, ExecConfig, ExitStatus, ImageHistory, ImageInfo, LogLine, Port
+from .text import ago, clean, one_line, size, table
+from .wording import exit_text, failed, line_text, ports_text, status_text
+
+if TYPE_CHECKING:
+    from .usage import Stats
+
+_CAPTURE_LIMIT = 64 << 20
+
+
+class Logs(list[LogLine]):
+    """Lines of a log. ``str()`` and ``in`` treat it as the text; as a list it holds LogLine with time and stream."""
+
+    timestamps = False
+
+    def __str__(self) -> str:
+        return "".join(line_text(line, self.timestamps) for line in self)
+
+    def __repr__(self) -> str:
+        return clean(str(self)).rstrip("\n")
+
+    def __contains__(self, item: object) -> bool:
+        return item in str(self) if isinstance(item, str) else super().__contains__(item)
+
+
+class Output:
+    """Collects what a process writes, up to 64 MiB; an ``OnOutput`` that may pass everything on as well."""
+
+    def __init__(self, onward: Any = None) -> None:
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self.truncated = False
+        self._onward = onward
+
+    def __call__(self, stream: str, data: bytes) -> None:
+        kept = self.stderr if stream == "stderr" else self.stdout
+        room = _CAPTURE_LIMIT - len(kept)
+        kept += data[: max(0, room)]
+        self.truncated = self.truncated or len(data) > room
+        if self._onward is not None:
+            self._onward(stream, data)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a foreground ``run`` or an ``exec`` ended, and what it wrote (at most 64 MiB of each stream)."""
+
+    name: str
+    exit: ExitStatus
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.exit.code
+
+    @property
+    def output(self) -> str:
+        """What was written to stdout, as text."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def errors(self) -> str:
+        """What was written to stderr, as text."""
+        return self.stderr.decode("utf-8", "replace")
+
+    def check(self) -> RunResult:
+        """This result. :raises ContainerFailed: the exit code is not zero."""
+        failure = failed(self.name, self.exit)
+        if failure is not None:
+            raise failure
+        return self
+
+    def __repr__(self) -> str:
+        return f"<RunResult {one_line(self.name)}: {exit_text(self.exit)}, {len(self.stdout)} bytes of output>"
+
+
+class Container:
+    """One container. Attributes are read anew each time; ``with`` removes it at the end."""
+
+    def __init__(self, engine: Engine, info: ContainerInfo) -> None:
+        self._engine = engine
+        self._info = info
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits; never changes."""
+        return self._info.id
+
+    @property
+    def short_id(self) -> str:
+        return self._info.short_id
+
+    @property
+    def known(self) -> ContainerInfo:
+        """What was last read, without reading again."""
+        return self._info
+
+    def reload(self) -> Container:
+        """Read everything anew. :raises NotFound: it was removed."""
+        self._info = self._engine.find(self.id)
+        return self
+
+    def inspect(self) -> ContainerInfo:
+        """Everything that the engine knows about it, read now."""
+        return self.reload()._info
+
+    @property
+    def name(self) -> str:
+        return self.inspect().name
+
+    @property
+    def image(self) -> str:
+        return self.inspect().image
+
+    @property
+    def status(self) -> str:
+        """created, running, paused or exited."""
+        return self.inspect().status
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        return self.inspect().ports
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.inspect().labels
+
+    @property
+    def address(self) -> str:
+        """Its IP address, "" without a network."""
+        return self.inspect().address
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or where nobody could read it."""
+        exit = self.inspect().exit
+        return exit.code if exit else None
+
+    def start(self) -> Container:
+        self._info = self._engine.start(self.id)
+        return self
+
+    def stop(self, timeout: float = 10.0) -> Container:
+        """Send its stop signal, and SIGKILL after ``timeout`` seconds."""
+        self._info = self._engine.stop(self.id, timeout)
+        return self
+
+    def kill(self, signal: str = "SIGKILL") -> Container:
+        self._info = self._engine.kill(self.id, signal)
+        return self
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """Wait for its end. ``timeout`` in seconds."""
+        return self._engine.wait(self.id, timeout)
+
+    def remove(self, force: bool = False) -> None:
+        """Remove it with its files; ``force`` ends it first."""
+        self._engine.remove(self.id, force)
+
+    def exec(
+        self,
+        command: str | Sequence[str],
+        *,
+        env: Mapping[str, object] | None = None,
+        workdir: str = "",
+        user: str = "",
+        input: str | bytes | None = None,
+        check: bool = False,
+    ) -> RunResult:
+        """Run a command inside and wait for it. ``input`` is its stdin.
+
+        :raises ContainerFailed: with ``check``, when its exit code is not zero.
+        """
+        import shlex
+
+        words = tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)
+        config = ExecConfig(words, {key: str(value) for key, value in (env or {}).items()}, workdir, user)
+        output = Output()
+        exit = self._engine.exec(self.id, config, input.encode() if isinstance(input, str) else input, output)
+        result = RunResult(self._info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
+        return result.check() if check else result
+
+    @overload
+    def logs(self, *, follow: Literal[False] = False, tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Logs: ...
+
+    @overload
+    def logs(
+        self, *, follow: Literal[True], tail: int | None = None, since: float = 0.0, until: float = 0.0
+    ) -> Iterator[LogLine]: ...
+
+    def logs(
+        self, *, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0
+    ) -> Logs | Iterator[LogLine]:
+        """What it wrote so far; with ``follow`` an iterator that goes on until it ends. ``since``, ``until``: unix seconds."""
+        lines = self._engine.logs(self.id, follow, tail, since, until)
+        return lines if follow else Logs(lines)
+
+    def stats(self) -> Stats:
+        """What it used, over its whole life as far as the record reaches; also after it has ended."""
+        from .usage import Stats
+
+        return Stats(self)
+
+    def history(self) -> Any:
+        """The recorded samples: a pandas DataFrame where pandas is installed, else a dict of columns."""
+        from .metrics.series import to_columns
+
+        columns = to_columns(list(self._engine.samples(self.id)))
+        try:
+            from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
+        except ImportError:
+            return columns
+        return DataFrame(columns)
+
+    def oci(self) -> dict[str, Any]:
+        """Its OCI runtime specification, as the runtime was given it."""
+        return self._engine.oci(self.id)
+
+    def __enter__(self) -> Container:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            self.remove(force=True)
+        except NotFound:
+            pass  # already gone (`--rm`, or removed inside the block): what was asked for holds
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Container) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        try:
+            info = self.inspect()
+        except NotFound:
+            return f"<Container {one_line(self._info.name)} {self.short_id}: removed>"
+        return f"<Container {one_line(info.name)} {info.short_id}: {one_line(info.image)}, {status_text(info)}>"
+
+
+class ContainerList(list[Container]):
+    """Containers as ``ps`` lists them."""
+
+    full = False
+    headers = ("CONTAINER ID", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NOTEBOOK")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table, as read when the list was made."""
+        rows: list[tuple[str, ...]] = []
+        for info in (container.known for container in self):
+            command = " ".join(info.command)
+            if not self.full and len(command) > 24:
+                command = command[:23] + "…"
+            ident = info.id if self.full else info.short_id
+            rows.append(
+                (ident, info.name, info.image, command, ago(info.created), status_text(info), ports_text(info.ports), info.notebook)
+            )
+        return rows
+
+    def __repr__(self) -> str:
+        notes = [f"{one_line(item.known.name)}: {one_line(note)}" for item in self for note in item.known.notes]
+        return "\n".join([table(self.headers, self.rows()), *notes])
+
+
+class Image:
+    """One image."""
+
+    def __init__(self, engine: Engine, info: ImageInfo) -> None:
+        self._engine = engine
+        self._info = info
+
+    @property
+    def known(self) -> ImageInfo:
+        """What was last read, without reading again."""
+        return self._info
+
+    def inspect(self) -> ImageInfo:
+        self._info = self._engine.image(self._info.id)
+        return self._info
+
+    @property
+    def id(self) -> str:
+        return self._info.id
+
+    @property
+    def short_id(self) -> str:
+        return self._info.short_id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.inspect().names
+
+    @property
+    def size(self) -> int:
+        """Bytes of its own layers (a host base counts 0)."""
+        return self._info.size
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its OCI image configuration."""
+        return self._info.config
+
+    def tag(self, name: str) -> None:
+        self._engine.tag(self.id, name)
+
+    def remove(self, force: bool = False) -> list[str]:
+        return self._engine.remove_image(self.id, force)
+
+    def history(self) -> ImageSteps:
+        return ImageSteps(self._engine.image_history(self.id))
+
+    def __repr__(self) -> str:
+        return f"<Image {one_line(', '.join(self._info.names) or '<none>')} {self.short_id}: {size(self._info.size)}>"
+
+
+class ImageList(list[Image]):
+    """Images as ``images`` lists them: a row for each name."""
+
+    headers = ("NAME", "IMAGE ID", "CREATED", "SIZE", "BASE")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = []
+        for info in (image.known for image in self):
+            for name in info.names or ("<none>",):
+                rows.append((name, info.short_id, ago(info.created), size(info.size), "this machine" if info.host else ""))
+        return rows
+
+    def __repr__(self) -> str:
+        return table(self.headers, self.rows())
+
+
+class ImageSteps(list[ImageHistory]):
+    """What made an image, newest first."""
+
+    headers = ("CREATED", "CREATED BY", "SIZE", "LAYER")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                ago(step.created),
+                one_line(step.created_by),
+                size(step.size),
+                "" if step.empty else step.diff_id.removeprefix("sha256:")[:12],
+            )
+            for step in reversed(self)
+        ]
+
+    def __repr__(self) -> str:
+        return table(self.headers, self.rows())
+
+
+class Checks(list[Check]):
+    """What works on this machine and what does not: the table of ``doctor``."""
+
+    headers = ("", "CHECK", "STATE", "WHY", "REMEDY")
+    icons = {"ok": "✓", "weaker": "△", "missing": "✗"}
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [(self.icons.get(check.state, "?"), check.name, check.state, check.why, check.remedy) for check in self]
+
+    def __repr__(self) -> str:
+        return table(self.headers, self.rows())
+
+
+class Document:
+    """Data shown as indented JSON: what ``inspect`` returns. ``data`` holds it."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]
+
+    def __repr__(self) -> str:
+        return clean(json.dumps(self.data, indent=2, ensure_ascii=False, default=str))
+
+
+class Text(str):
+    """Text whose representation is itself: help pages, lists of lines."""
+
+    def __repr__(self) -> str:
+        return clean(str(self))
+
+
+def info_document(info: ContainerInfo | ImageInfo) -> Document:
+    return Document(asdict(info))
