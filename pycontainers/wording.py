@@ -28,10 +28,10 @@ def failed(name: str, exit: ExitStatus, memory: int | None = None) -> ContainerF
     name = one_line(name)
     code = 1 if exit.code is None else exit.code
     if exit.oom_killed and code != 0:
-        limit = f" of {size(memory)}" if memory else ""
+        limit = f"{size(memory)} of memory" if memory else "memory limit"
         peak = f" (peak {size(exit.memory_peak)})" if exit.memory_peak else ""
         return ContainerFailed(
-            f"container {name} was OOM-killed: it needed more than its memory limit{limit}{peak}",
+            f"container {name} was OOM-killed: it needed more than its {limit}{peak}",
             "give it more with --memory",
             exit_code=code,
         )

@@ -50,7 +50,7 @@ class FakeEngine:
         self.calls.append(("create", config))
         if any(info.name == config.name for info in self.boxes.values()) and not config.replace:
             raise NameInUse(f"the name {config.name!r} is in use", "--replace")
-        if config.image != "host" and config.image not in self.pictures:
+        if config.image != "host" and config.image not in {*self.pictures, *[info.id for info in self.pictures.values()]}:
             raise NotFound(f"no image {config.image!r}", near(config.image, ["host", *self.pictures]))
         ident = hashlib.sha256(f"{config.name}{len(self.calls)}".encode()).hexdigest()
         info = ContainerInfo(

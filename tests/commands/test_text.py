@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pycontainers.text import EscapeFilter, ago, clean, one_line, size, span, table
+
+CLIPBOARD = b"\x1b]52;c;ZXZpbA==\x07"
+
+
+def filtered(data: bytes, step: int = 1, cursor: bool = False) -> str:
+    escape = EscapeFilter(cursor)
+    return "".join(escape.feed(data[at : at + step]) for at in range(0, len(data), step)) + escape.feed(b"", final=True)
+
+
+@given(st.integers(1, 40))
+def test_clipboard_escapes_go_wherever_they_are_cut(step: int) -> None:
+    data = b"a" + CLIPBOARD + b"b\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\\x1bP+q544e\x1b\\c\x1bcd"
+    assert filtered(data, step) == "ablinkcd"
+
+
+@given(st.integers(1, 10))
+def test_colours_and_characters_survive_every_cut(step: int) -> None:
+    data = "\x1b[31mrot\x1b[0m grün 漢\x1b[2J\r\n".encode()
+    assert filtered(data, step) == "\x1b[31mrot\x1b[0m grün 漢\r\n"
+    assert filtered(data, step, cursor=True) == data.decode()
+
+
+@given(st.binary(max_size=200), st.integers(1, 7))
+def test_nothing_but_colours_is_left(data: bytes, step: int) -> None:
+    import re
+
+    left = re.sub("\x1b\\[[0-9;:]*m", "", filtered(data, step))
+    assert "\x1b" not in left and "\x07" not in left and "\x9d" not in left
+
+
+def test_an_escape_that_never_ends_is_not_kept_without_bound() -> None:
+    escape = EscapeFilter()
+    escape.feed(b"\x1b]52;c;")
+    for _ in range(40):
+        escape.feed(b"A" * 10_000)
+    assert len(escape._held) < 200_000
+
+
+@given(st.text())
+def test_clean_text_has_no_controls(text: str) -> None:
+    assert not any(ord(char) < 32 and char not in "\n\t" or 127 <= ord(char) < 160 for char in clean(text))
+    assert "\n" not in one_line(text)
+
+
+def test_table_cells_cannot_break_rows() -> None:
+    assert table(("A", "B"), [("x\ny", "\x1b[31mz")]) == "A    B\nx y  z"
+
+
+def test_words() -> None:
+    assert span(0.4) == "0 seconds" and span(61) == "1 minute" and span(86400 * 3) == "3 days"
+    assert ago(0.0) == "" and ago(10.0, 100.0) == "1 minute ago"
+    assert size(64 << 20) == "64.0 MiB" and size(12) == "12 B"
