@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Container": "objects", "Image": "objects",
-    "run": "api", "create": "api", "build": "api", "get": "api", "ps": "api", "get_image": "api", "list_images": "api",
-    "ContainersError": "errors", "Port": "protocol", "Mount": "protocol", "Resources": "protocol",
-    "load_ipython_extension": "notebook.magics", "unload_ipython_extension": "notebook.magics",
+    "Container": "objects",
+    "Image": "objects",
+    "run": "api",
+    "create": "api",
+    "build": "api",
+    "get": "api",
+    "ps": "api",
+    "get_image": "api",
+    "list_images": "api",
+    "ContainersError": "errors",
+    "Port": "protocol",
+    "Mount": "protocol",
+    "Resources": "protocol",
+    "load_ipython_extension": "notebook.magics",
+    "unload_ipython_extension": "notebook.magics",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -8,7 +8,6 @@ Magics show ``error: message`` and the hint without a traceback; the program pri
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class ContainersError(Exception):
@@ -128,5 +127,7 @@ class ContainerFailed(ContainersError):
 
 def near(name: str, names: Iterable[str]) -> str:
     """A hint that offers the names closest to ``name``: ``did you mean a, b?``, or "" when nothing is near."""
+    from difflib import get_close_matches  # only when something went wrong: helpers load this module and stay small
+
     close = get_close_matches(name, sorted(set(names)), n=3, cutoff=0.5)
     return f"did you mean {', '.join(close)}?" if close else ""

@@ -224,7 +224,9 @@ class Engine(Protocol):
 
     def start(self, container: str) -> ContainerInfo: ...
 
-    def run(self, config: ContainerConfig, stdin: bytes | None = None, on_output: OnOutput | None = None) -> tuple[ContainerInfo, ExitStatus]:
+    def run(
+        self, config: ContainerConfig, stdin: bytes | None = None, on_output: OnOutput | None = None
+    ) -> tuple[ContainerInfo, ExitStatus]:
         """Create, start, stream until the end. KeyboardInterrupt stops the container, then goes on."""
         ...
 
@@ -244,7 +246,9 @@ class Engine(Protocol):
 
     def oci(self, container: str) -> dict[str, Any]: ...
 
-    def logs(self, container: str, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Iterator[LogLine]: ...
+    def logs(
+        self, container: str, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0
+    ) -> Iterator[LogLine]: ...
 
     def samples(self, container: str) -> Sequence[Any]:
         """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit."""

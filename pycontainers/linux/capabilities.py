@@ -61,8 +61,11 @@ def get_caps() -> tuple[int, int, int]:
     header = _Header(_VERSION_3, 0)
     data = (_Data * 2)()
     syscall("capget", ctypes.byref(header), data)
-    return (data[0].effective | data[1].effective << 32, data[0].permitted | data[1].permitted << 32,
-            data[0].inheritable | data[1].inheritable << 32)
+    return (
+        data[0].effective | data[1].effective << 32,
+        data[0].permitted | data[1].permitted << 32,
+        data[0].inheritable | data[1].inheritable << 32,
+    )
 
 
 def clear_ambient() -> None:

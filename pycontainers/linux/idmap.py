@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -39,7 +40,8 @@ def namespace_with(uids: list[Mapping], gids: list[Mapping]) -> int:
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD has it reaped by the kernel
+            os.waitpid(pid, 0)
 
 
 def outside(maps: list[Mapping], inside: int) -> int:

@@ -25,16 +25,33 @@ _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 
 #: mount option -> MOUNT_ATTR bit to set (mount(8) words that the OCI runtime spec uses)
 ATTRIBUTES = {
-    "ro": MOUNT_ATTR_RDONLY, "nosuid": MOUNT_ATTR_NOSUID, "nodev": MOUNT_ATTR_NODEV, "noexec": MOUNT_ATTR_NOEXEC,
-    "strictatime": MOUNT_ATTR_STRICTATIME, "noatime": MOUNT_ATTR_NOATIME, "rw": 0, "relatime": 0, "suid": 0, "dev": 0, "exec": 0,
-    "bind": 0, "rbind": 0, "private": 0, "rprivate": 0,
+    "ro": MOUNT_ATTR_RDONLY,
+    "nosuid": MOUNT_ATTR_NOSUID,
+    "nodev": MOUNT_ATTR_NODEV,
+    "noexec": MOUNT_ATTR_NOEXEC,
+    "strictatime": MOUNT_ATTR_STRICTATIME,
+    "noatime": MOUNT_ATTR_NOATIME,
+    "rw": 0,
+    "relatime": 0,
+    "suid": 0,
+    "dev": 0,
+    "exec": 0,
+    "bind": 0,
+    "rbind": 0,
+    "private": 0,
+    "rprivate": 0,
 }
 
 
 class _MountAttr(ctypes.Structure):
     """struct mount_attr of <linux/mount.h>."""
 
-    _fields_ = [("attr_set", ctypes.c_uint64), ("attr_clr", ctypes.c_uint64), ("propagation", ctypes.c_uint64), ("userns_fd", ctypes.c_uint64)]
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
 
 
 class _OpenHow(ctypes.Structure):
@@ -45,7 +62,10 @@ class _OpenHow(ctypes.Structure):
 
 def mount(source: str, target: str, kind: str, flags: int = 0, options: str = "") -> None:
     """mount(2). ``options`` is limited to one page by the kernel."""
-    if libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options) if options else None) < 0:
+    if (
+        libc.mount(source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), os.fsencode(options) if options else None)
+        < 0
+    ):
         raise fail("mount", f"{kind or 'propagation'} on {target}")
 
 
@@ -68,8 +88,16 @@ def move_mount(source: int, target: int | str) -> None:
         syscall("move_mount", source, b"", AT_FDCWD, os.fsencode(target), _MOVE_F_EMPTY, detail=target)
 
 
-def set_attributes(fd: int, attributes: int = 0, *, clear: int = 0, userns: int | None = None, propagation: int = 0,
-                   recursive: bool = False, path: str = "") -> None:
+def set_attributes(
+    fd: int,
+    attributes: int = 0,
+    *,
+    clear: int = 0,
+    userns: int | None = None,
+    propagation: int = 0,
+    recursive: bool = False,
+    path: str = "",
+) -> None:
     """mount_setattr(2) on a descriptor: flags to set, and with ``userns`` the ID map of that user namespace."""
     attr = _MountAttr(attr_set=attributes, attr_clr=clear, propagation=propagation)
     if userns is not None:

@@ -15,16 +15,36 @@ CLONE_INTO_CGROUP = 0x200000000
 
 #: OCI name of a namespace type -> (flag, file name under /proc/PID/ns)
 KINDS = {
-    "user": (CLONE_NEWUSER, "user"), "pid": (CLONE_NEWPID, "pid"), "network": (CLONE_NEWNET, "net"), "mount": (CLONE_NEWNS, "mnt"),
-    "uts": (CLONE_NEWUTS, "uts"), "ipc": (CLONE_NEWIPC, "ipc"), "cgroup": (CLONE_NEWCGROUP, "cgroup"), "time": (CLONE_NEWTIME, "time"),
+    "user": (CLONE_NEWUSER, "user"),
+    "pid": (CLONE_NEWPID, "pid"),
+    "network": (CLONE_NEWNET, "net"),
+    "mount": (CLONE_NEWNS, "mnt"),
+    "uts": (CLONE_NEWUTS, "uts"),
+    "ipc": (CLONE_NEWIPC, "ipc"),
+    "cgroup": (CLONE_NEWCGROUP, "cgroup"),
+    "time": (CLONE_NEWTIME, "time"),
 }
 
 
 class _CloneArgs(ctypes.Structure):
     """struct clone_args of <linux/sched.h>, version 2 (88 bytes)."""
 
-    _fields_ = [(name, ctypes.c_uint64) for name in (
-        "flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls", "set_tid", "set_tid_size", "cgroup")]
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
 
 
 def clone(flags: int, cgroup_fd: int | None = None) -> int:
@@ -32,8 +52,8 @@ def clone(flags: int, cgroup_fd: int | None = None) -> int:
 
     Only for a single-threaded process: no at-fork handler runs. The user namespace is made first and owns the others
     (clone(2), user_namespaces(7)). With ``cgroup_fd`` the child starts inside that v2 cgroup and is never charged elsewhere.
-    ``CLONE_NEWTIME`` works here and not in clone(2), whose low byte is the exit signal. On ENOSYS (seccomp of an outer
-    container) plain clone(2) is tried, which has no time namespace.
+    ``CLONE_NEWTIME`` works in clone3 and not in clone(2), whose low byte is the exit signal: where clone3 is ENOSYS (seccomp of
+    an outer container), only a call without it falls back to clone(2).
     """
     arguments = _CloneArgs(flags=flags, exit_signal=signal.SIGCHLD)
     if cgroup_fd is not None:
@@ -42,12 +62,9 @@ def clone(flags: int, cgroup_fd: int | None = None) -> int:
     try:
         return syscall("clone3", ctypes.byref(arguments), ctypes.sizeof(arguments), keep_gil=True)
     except OSError as error:
-        if error.errno != errno.ENOSYS or cgroup_fd is not None or flags & CLONE_NEWTIME:
+        if error.errno != errno.ENOSYS or flags & (CLONE_NEWTIME | CLONE_INTO_CGROUP) or cgroup_fd is not None:
             raise
-    pid = os.fork()
-    if pid == 0 and flags:
-        unshare(flags & ~CLONE_NEWPID)
-    return pid
+    return syscall("clone", flags | signal.SIGCHLD, 0, 0, 0, 0, keep_gil=True)
 
 
 def unshare(flags: int) -> None:

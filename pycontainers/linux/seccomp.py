@@ -20,8 +20,14 @@ _SECCOMP_SET_MODE_FILTER = 1
 _MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS of <linux/bpf_common.h>
 
 _ACTIONS = {
-    "SCMP_ACT_KILL": 0x00000000, "SCMP_ACT_KILL_THREAD": 0x00000000, "SCMP_ACT_KILL_PROCESS": 0x80000000, "SCMP_ACT_TRAP": 0x00030000,
-    "SCMP_ACT_ERRNO": 0x00050000, "SCMP_ACT_TRACE": 0x7FF00000, "SCMP_ACT_LOG": 0x7FFC0000, "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
 }
 
 Instruction = tuple[int, int, int, int]  # code, jt, jf, k
@@ -39,8 +45,12 @@ def compile_filter(profile: dict[str, Any], machine: str = MACHINE) -> bytes:
     arch, _, numbers = ARCHITECTURES[machine]
     default = _verdict(profile["defaultAction"], profile.get("defaultErrnoRet"))
     rules = _rules(profile.get("syscalls", []), numbers)
-    program: list[Instruction] = [(_LD_W_ABS, 0, 0, 4), (_JMP_JEQ, 1, 0, arch), (_RET, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM),
-                                  (_LD_W_ABS, 0, 0, 0)]
+    program: list[Instruction] = [
+        (_LD_W_ABS, 0, 0, 4),
+        (_JMP_JEQ, 1, 0, arch),
+        (_RET, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM),
+        (_LD_W_ABS, 0, 0, 0),
+    ]
     if machine == "x86_64":
         # x32 numbers pass the architecture check and reach the same kernel functions under other numbers (seccomp(2), NOTES).
         program += [(_JMP_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)]
@@ -130,16 +140,32 @@ def _condition(index: int, operator: str, value: int, value_two: int, skip: int)
     wanted = value_two if operator == "SCMP_CMP_MASKED_EQ" else value
     high_value, low_value = wanted >> 32 & 0xFFFFFFFF, wanted & 0xFFFFFFFF
     if operator in ("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"):
-        return [(_LD_W_ABS, 0, 0, high), (_AND, 0, 0, mask >> 32 & 0xFFFFFFFF), (_JMP_JEQ, 0, 3 + skip, high_value),
-                (_LD_W_ABS, 0, 0, low), (_AND, 0, 0, mask & 0xFFFFFFFF), (_JMP_JEQ, 0, skip, low_value)]
+        return [
+            (_LD_W_ABS, 0, 0, high),
+            (_AND, 0, 0, mask >> 32 & 0xFFFFFFFF),
+            (_JMP_JEQ, 0, 3 + skip, high_value),
+            (_LD_W_ABS, 0, 0, low),
+            (_AND, 0, 0, mask & 0xFFFFFFFF),
+            (_JMP_JEQ, 0, skip, low_value),
+        ]
     if operator == "SCMP_CMP_NE":
         return [(_LD_W_ABS, 0, 0, high), (_JMP_JEQ, 0, 2, high_value), (_LD_W_ABS, 0, 0, low), (_JMP_JEQ, skip, 0, low_value)]
     if operator in ("SCMP_CMP_GE", "SCMP_CMP_GT"):
         jump = _JMP_JGE if operator == "SCMP_CMP_GE" else _JMP_JGT
-        return [(_LD_W_ABS, 0, 0, high), (_JMP_JGT, 3, 0, high_value), (_JMP_JEQ, 0, 2 + skip, high_value),
-                (_LD_W_ABS, 0, 0, low), (jump, 0, skip, low_value)]
+        return [
+            (_LD_W_ABS, 0, 0, high),
+            (_JMP_JGT, 3, 0, high_value),
+            (_JMP_JEQ, 0, 2 + skip, high_value),
+            (_LD_W_ABS, 0, 0, low),
+            (jump, 0, skip, low_value),
+        ]
     if operator in ("SCMP_CMP_LE", "SCMP_CMP_LT"):
         jump = _JMP_JGT if operator == "SCMP_CMP_LE" else _JMP_JGE  # the opposite test, with its branches exchanged
-        return [(_LD_W_ABS, 0, 0, high), (_JMP_JGT, 3 + skip, 0, high_value), (_JMP_JEQ, 0, 2, high_value),
-                (_LD_W_ABS, 0, 0, low), (jump, skip, 0, low_value)]
+        return [
+            (_LD_W_ABS, 0, 0, high),
+            (_JMP_JGT, 3 + skip, 0, high_value),
+            (_JMP_JEQ, 0, 2, high_value),
+            (_LD_W_ABS, 0, 0, low),
+            (jump, skip, 0, low_value),
+        ]
     raise ValueError(f"unknown seccomp operator {operator!r}")

@@ -16,12 +16,24 @@ _libc_gil = ctypes.PyDLL(None, use_errno=True)
 
 MACHINE = os.uname().machine
 _OLD_NUMBERS = {  # name: (x86_64, aarch64)
-    "pivot_root": (155, 41), "seccomp": (317, 277), "keyctl": (250, 219), "capget": (125, 90), "capset": (126, 91), "mount": (165, 40),
+    "pivot_root": (155, 41),
+    "seccomp": (317, 277),
+    "keyctl": (250, 219),
+    "capget": (125, 90),
+    "capset": (126, 91),
+    "clone": (56, 220),
 }
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(MACHINE, 0)
 NUMBER = {name: pair[_COLUMN] for name, pair in _OLD_NUMBERS.items()} | {
-    "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "clone3": 435, "close_range": 436,
-    "openat2": 437, "mount_setattr": 442,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
 }
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 1, 4, 8, 24

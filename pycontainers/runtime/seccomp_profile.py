@@ -41,14 +41,20 @@ lsm_get_self_attr lsm_set_self_attr lsm_list_modules
 _WITH_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
     "CAP_SYS_ADMIN": "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie mount mount_setattr "
-                     "move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname setns statmount "
-                     "syslog umount umount2 unshare",
-    "CAP_SYS_BOOT": "reboot", "CAP_SYS_CHROOT": "chroot",
-    "CAP_SYS_MODULE": "delete_module init_module finit_module", "CAP_SYS_PACCT": "acct",
-    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise", "CAP_SYS_RAWIO": "iopl ioperm",
-    "CAP_SYS_TIME": "settimeofday clock_settime", "CAP_SYS_TTY_CONFIG": "vhangup",
+    "move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname setns statmount "
+    "syslog umount umount2 unshare",
+    "CAP_SYS_BOOT": "reboot",
+    "CAP_SYS_CHROOT": "chroot",
+    "CAP_SYS_MODULE": "delete_module init_module finit_module",
+    "CAP_SYS_PACCT": "acct",
+    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise",
+    "CAP_SYS_RAWIO": "iopl ioperm",
+    "CAP_SYS_TIME": "settimeofday clock_settime",
+    "CAP_SYS_TTY_CONFIG": "vhangup",
     "CAP_SYS_NICE": "get_mempolicy mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node",
-    "CAP_SYSLOG": "syslog", "CAP_BPF": "bpf", "CAP_PERFMON": "perf_event_open",
+    "CAP_SYSLOG": "syslog",
+    "CAP_BPF": "bpf",
+    "CAP_PERFMON": "perf_event_open",
 }
 
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* that clone(2) takes (NEWTIME cannot be given to it)
@@ -63,14 +69,28 @@ def default_profile(capabilities: list[str]) -> dict[str, Any]:
     allow = "SCMP_ACT_ALLOW"
     calls: list[dict[str, Any]] = [{"names": sorted(allowed), "action": allow}]
     # personality: Linux, UNAME26, ADDR_NO_RANDOMIZE, both, and the query
-    calls += [{"names": ["personality"], "action": allow, "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]}
-              for value in (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)]
+    calls += [
+        {"names": ["personality"], "action": allow, "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]}
+        for value in (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
+    ]
     # AF_VSOCK leads to the hypervisor and AF_ALG to kernel code with a long list of holes: neither is namespaced.
-    calls += [{"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG, "op": "SCMP_CMP_LT"}]},
-              {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG + 1, "op": "SCMP_CMP_EQ"}]},
-              {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_VSOCK, "op": "SCMP_CMP_GT"}]}]
+    calls += [
+        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG, "op": "SCMP_CMP_LT"}]},
+        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG + 1, "op": "SCMP_CMP_EQ"}]},
+        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_VSOCK, "op": "SCMP_CMP_GT"}]},
+    ]
     if "CAP_SYS_ADMIN" not in capabilities:
-        calls += [{"names": ["clone"], "action": allow,
-                   "args": [{"index": 0, "value": _NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]},
-                  {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38}]
-    return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"], "syscalls": calls}
+        calls += [
+            {
+                "names": ["clone"],
+                "action": allow,
+                "args": [{"index": 0, "value": _NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
+            },
+            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+        ]
+    return {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        "syscalls": calls,
+    }

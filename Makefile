@@ -1,0 +1,59 @@
+# make demo    a virtual environment, the package, the first notebook run headless, each cell's output printed
+# make lab     JupyterLab on the notebooks
+# make test    everything the tests need, then the whole suite (what CI runs)
+# make lint    ruff and mypy;  make bench  figures against podman, crun, bwrap, docker;  make clean
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+TESTED := $(VENV)/.installed-test
+PYTEST_ARGS ?=
+
+.PHONY: demo lab test lint bench reference packages test-cgroup2 clean
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $$($(PYTHON) --version) is too old"; echo "hint:  Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "error: $(PYTHON) cannot make a virtual environment"; echo "hint:  on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(STAMP): $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(TESTED): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab,test]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/python notebooks/run_headless.py notebooks/01-first-container.ipynb
+	@echo; echo "open it:  make lab"
+
+lab: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[lab]'
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/01-first-container.ipynb
+
+packages:
+	@sh tests/system-packages.sh
+
+test: packages $(TESTED) lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(TESTED)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(TESTED)
+	$(BIN)/python -m tests.benchmarks
+
+reference: $(STAMP)
+	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md
+
+# The runtime's tests on a machine with cgroup v2 alone: RUNNER runs a command there, with this folder's wheels in /share.
+test-cgroup2: $(TESTED)
+	@test -n "$(RUNNER)" || { echo "error: no RUNNER"; echo "hint:  make test-cgroup2 RUNNER='command that runs its arguments on a cgroup v2 machine'"; exit 1; }
+	RUNNER='$(RUNNER)' BIN=$(BIN) sh tests/cgroup2.sh
+
+clean:
+	rm -rf $(VENV) build dist tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

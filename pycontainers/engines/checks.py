@@ -1,0 +1,133 @@
+"""``doctor``: what of all this works on this machine, why not, and what would mend it. And sweeping the network's leftovers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from typing import Any
+
+from ..errors import ContainersError
+from ..linux import cgroups
+from ..network import client as network
+from ..paths import Paths
+from ..protocol import Check
+from ..runtime import client
+
+
+def doctor(paths: Paths) -> list[Check]:
+    """One row per thing that containers use, measured now."""
+    rows = [Check("kernel", "ok", f"Linux {platform.release()} on {platform.machine()}")]
+    if os.geteuid() != 0:
+        return [
+            *rows,
+            Check("root", "missing", f"this process is uid {os.geteuid()}", "start Jupyter as root; rootless comes with a later version"),
+        ]
+    rows.append(Check("root", "ok", "uid 0"))
+    paths.prepare()
+    return rows + _isolation(paths) + _cgroups() + _network(paths) + _notebook() + _disk(paths)
+
+
+def _isolation(paths: Paths) -> list[Check]:
+    try:
+        probes = client.isolation(paths, fresh=True)
+    except ContainersError as error:
+        return [Check("launcher", "missing", error.message, error.hint)]
+    rows = [Check("launcher", "ok", "answers")]
+    for probe in probes:
+        weaker = "missing" if probe["level"] == "needed" else "weaker"
+        rows.append(
+            Check(
+                probe["name"],
+                weaker if probe["errno"] else "ok",
+                "; ".join(filter(None, (probe["why"], probe["errno"] and probe["note"]))),
+                probe["remedy"] if probe["errno"] else "",
+            )
+        )
+    return rows
+
+
+def _cgroups() -> list[Check]:
+    layout = cgroups.layout()
+    rows = [
+        Check(
+            "cgroups",
+            "ok" if layout.writable else "missing",
+            f"{layout.version}{'' if layout.writable else ': ' + layout.why}",
+            "" if layout.writable else "mount the cgroup tree writable (docker: --privileged)",
+        )
+    ]
+    for name, works, why in cgroups.check():
+        rows.append(
+            Check(f"limit {name}", "ok" if works else "weaker", why, "" if works else "run without this limit, or on a kernel that has it")
+        )
+    return rows
+
+
+def _network(paths: Paths) -> list[Check]:
+    try:
+        facts: dict[str, Any] = network.check(paths)
+    except (ContainersError, OSError) as error:
+        message = error.message if isinstance(error, ContainersError) else str(error)
+        return [Check("bridge network", "weaker", message, getattr(error, "hint", "") or "run with --network none or host")]
+    state = "ok" if facts["net_admin"] else "weaker"
+    where = f"{facts['bridge']} {facts['subnet']}" if facts["exists"] else "made at the first start that needs it"
+    rows = [
+        Check(
+            "bridge network",
+            state,
+            where if facts["net_admin"] else "CAP_NET_ADMIN is missing",
+            "" if facts["net_admin"] else "run with --network none or host",
+        )
+    ]
+    if facts["nftables"]:
+        rows.append(Check("way out (NAT)", "weaker", facts["nftables"], "a kernel with nf_tables and nft_masq"))
+    elif facts["dropping"]:
+        rows.append(
+            Check(
+                "way out (NAT)",
+                "weaker",
+                f"other rules drop forwarded packets: {', '.join(map(str, facts['dropping']))}",
+                "allow forwarding for the bridge in those rules",
+            )
+        )
+    else:
+        rows.append(Check("way out (NAT)", "ok", "nftables, table of its own"))
+    return rows
+
+
+def _notebook() -> list[Check]:
+    from importlib.util import find_spec
+
+    there = find_spec("jupyter_server_proxy") is not None
+    return [
+        Check(
+            "links to ports",
+            "ok" if there else "weaker",
+            "jupyter-server-proxy is installed"
+            if there
+            else "jupyter-server-proxy is not installed: links work only in a browser on this machine",
+            "" if there else "pip install jupyter-server-proxy",
+        )
+    ]
+
+
+def _disk(paths: Paths) -> list[Check]:
+    usage = shutil.disk_usage(paths.home)
+    enough = usage.free > 1 << 30
+    return [
+        Check(
+            "disk",
+            "ok" if enough else "weaker",
+            f"{usage.free / (1 << 30):.1f} GiB free below {paths.home}",
+            "" if enough else "free some space, or move the store with PYCONTAINERS_HOME",
+        )
+    ]
+
+
+def sweep_network(paths: Paths, alive: list[str]) -> None:
+    """Free addresses and links of containers that are gone."""
+    try:
+        network.sweep(paths, alive)
+    except (ContainersError, OSError):
+        pass  # without a network helper there is nothing that could have been left

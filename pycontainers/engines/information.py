@@ -1,0 +1,60 @@
+"""From a container's files to :class:`pycontainers.protocol.ContainerInfo`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import NotFound
+from ..protocol import ContainerInfo, ExitStatus, Mount, Port, Resources
+from ..runtime import state
+
+
+def info(folder: str) -> ContainerInfo:
+    """:raises NotFound: it was removed meanwhile."""
+    record = state.read(folder, "container.json")
+    if record is None:
+        raise NotFound(f"no container {os.path.basename(folder)[:12]}", "it was removed meanwhile")
+    now = state.read(folder, "state.json") or {"status": state.CREATED}
+    found = state.read(folder, "exit.json") if now["status"] == state.EXITED else None
+    ports = now.get("ports") or record.get("ports") or []
+    return ContainerInfo(
+        id=record["id"],
+        name=record["name"],
+        image=record["image"],
+        image_id=record["image_id"],
+        command=tuple(record["command"]),
+        status=now["status"],
+        created=record["created"],
+        pid=(now.get("init") or {}).get("pid", 0),
+        exit=exit_status(found) if found else None,
+        ports=tuple(port(p) for p in ports),
+        mounts=tuple(Mount(**{**m, "options": tuple(m.get("options") or ())}) for m in record["mounts"]),
+        network=record["network"],
+        address=now.get("address") or "",
+        hostname=record["hostname"],
+        labels=record["labels"],
+        resources=Resources(**record["resources"]),
+        notebook=record.get("notebook", ""),
+        notes=tuple(record.get("notes") or ()),
+        folder=folder,
+    )
+
+
+def port(data: Any) -> Port:
+    return data if isinstance(data, Port) else Port(**data)
+
+
+def exit_status(record: dict[str, Any]) -> ExitStatus:
+    if not record:
+        return ExitStatus(code=None, error="no exit record")
+    return ExitStatus(
+        code=record["code"],
+        signal=record["signal"],
+        oom_killed=record["oom_killed"],
+        error=record["error"],
+        hint=record.get("hint", ""),
+        started=record["started"],
+        finished=record["finished"],
+        memory_peak=record["memory_peak"],
+    )

@@ -1,0 +1,135 @@
+"""The launcher: one small resident process per user that forks supervisors and exec workers.
+
+Started once by socket activation with ``python -I -S`` (no site-packages, no user environment), it loads everything that
+supervisors and first processes need, freezes the garbage collector so that forks share its pages, and waits. It can be killed at
+any time: containers do not depend on it, the next command starts another.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from .. import __version__
+from ..errors import UsageError
+from ..linux import helper, idmap, seccomp, sockets, syscalls
+from . import exec as exec_worker
+from . import isolation, state
+from .supervisor import Supervisor
+
+NAME = "launcher"
+IDLE_SECONDS = 600.0
+VERSION = f"{__version__}/{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class Launcher(helper.Server):
+    """Requests: ``{"op": "start", "container", "attach"}`` [+ stdin], ``{"op": "exec", "container", "command", …}`` + stdio,
+    ``{"op": "probe"}``: what this machine allows."""
+
+    def __init__(self, listener: socket.socket, home: str, run: str) -> None:
+        super().__init__(listener, NAME, VERSION, f"{run}/launcher.sock", IDLE_SECONDS)
+        self.home, self.run_dir = home, run
+        self._maps: dict[str, int] = {}
+        self._programs: dict[str, bytes] = {}
+
+    def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
+        operation = message.get("op")
+        if operation == "start":
+            self._start(conn, message, fds)
+        elif operation == "exec":
+            self._exec(conn, message, fds)
+        elif operation == "probe":
+            sockets.send(conn, {"probes": isolation.probe(self.home)})
+            return True
+        else:
+            raise UsageError(f"launcher: unknown request {operation!r}")
+        return False  # the child goes on with its own copy of the connection
+
+    def _start(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        container = _checked(message["container"])
+        spec = state.read(f"{self.home}/containers/{container}", "config.json")
+        linux = (spec or {}).get("linux", {})
+        idmap_fd = self._map(linux)
+        program = self._program(linux.get("seccomp"))
+        if os.fork():
+            return
+        kept = self._child(conn)
+        try:
+            Supervisor(
+                self.home,
+                self.run_dir,
+                container,
+                kept,
+                stdin=fds[0] if fds else -1,
+                attach=bool(message.get("attach")),
+                idmap=idmap_fd,
+                program=program,
+            ).main()
+        finally:
+            os._exit(0)
+
+    def _exec(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        folder = f"{self.home}/containers/{_checked(message['container'])}"
+        if os.fork():
+            return
+        kept = self._child(conn)
+        try:
+            exec_worker.main(folder, message, kept, fds, self._program)
+        finally:
+            os._exit(0)
+
+    def _child(self, conn: socket.socket) -> socket.socket:
+        """In a forked child: keep this one connection, close everything else of the launcher's."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        kept = conn.dup()
+        self.close_inherited()
+        kept.settimeout(None)
+        return kept
+
+    def _map(self, linux: dict[str, Any]) -> int | None:
+        """A user namespace with the container's ID map, for ID-mapped mounts. Making one costs a millisecond: kept."""
+        if not linux.get("uidMappings"):
+            return None
+        key = json.dumps([linux["uidMappings"], linux["gidMappings"]])
+        if key not in self._maps:
+            uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
+            self._maps[key] = idmap.namespace_with(uids, gids)
+        return self._maps[key]
+
+    def _program(self, profile: dict[str, Any] | None) -> bytes | None:
+        """The compiled filter of a profile, by its hash."""
+        if not profile:
+            return None
+        key = hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()
+        if key not in self._programs:
+            self._programs[key] = seccomp.compile_filter(profile)
+        return self._programs[key]
+
+
+def _checked(container: Any) -> str:
+    """A container id is part of paths: 64 hexadecimal digits and nothing else."""
+    if not isinstance(container, str) or len(container) != 64 or not all(c in "0123456789abcdef" for c in container):
+        raise UsageError(f"launcher: {container!r} is not a container id")
+    return container
+
+
+def main(home: str, run: str) -> None:
+    helper.daemonize()
+    try:
+        listener = helper.inherited_listener()
+        os.makedirs(f"{run}/stage", mode=0o700, exist_ok=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel: nobody waits for supervisors
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        server = Launcher(listener, home, run)
+        gc.collect()
+        gc.freeze()
+        server.run()
+    except BaseException as error:
+        helper.fail(error)

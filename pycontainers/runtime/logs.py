@@ -1,0 +1,99 @@
+"""The container's log: ``RFC3339nano stdout|stderr F|P text`` a line (the CRI logging format of Kubernetes; conmon writes it too)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+_LONGEST = 16 * 1024  # bytes of one line before it is cut and marked P, as conmon and Docker do
+
+
+class Writer:
+    """Cuts bytes into lines and appends them. One instance per container; both streams share the file."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._rest = {"stdout": b"", "stderr": b""}
+
+    def feed(self, stream: str, data: bytes) -> None:
+        stamp = timestamp(time.time_ns())
+        lines = (self._rest[stream] + data).split(b"\n")
+        out = []
+        for line in lines[:-1]:
+            out += self._cut(stamp, stream, line, final=True)
+        rest = lines[-1]
+        while len(rest) >= _LONGEST:
+            out.append(b"%s %s P %s\n" % (stamp, stream.encode(), rest[:_LONGEST]))
+            rest = rest[_LONGEST:]
+        self._rest[stream] = rest
+        if out:
+            self._write(b"".join(out))
+
+    def close(self) -> None:
+        """Write what did not end with a newline, marked partial."""
+        stamp = timestamp(time.time_ns())
+        for stream, rest in self._rest.items():
+            if rest:
+                self._write(b"%s %s P %s\n" % (stamp, stream.encode(), rest))
+        self._rest = {"stdout": b"", "stderr": b""}
+        os.close(self._fd)
+
+    def _cut(self, stamp: bytes, stream: str, line: bytes, final: bool) -> list[bytes]:
+        pieces = [line[start : start + _LONGEST] for start in range(0, len(line), _LONGEST)] or [b""]
+        tags = [b"P"] * (len(pieces) - 1) + [b"F"]
+        return [b"%s %s %s %s\n" % (stamp, stream.encode(), tag, piece) for tag, piece in zip(tags, pieces, strict=True)]
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            pass  # a full disk must not stop the container; the streams themselves still reach whoever is attached
+
+
+def timestamp(nanoseconds: int) -> bytes:
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode() + b".%09dZ" % rest
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of an RFC 3339 time in UTC as :func:`timestamp` writes it."""
+    import calendar
+
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + (float("0." + fraction) if fraction else 0.0)
+
+
+def read(path: str, *, follow: Callable[[], bool] | None = None, poll: float = 0.1) -> Iterator[tuple[float, str, bool, bytes]]:
+    """(unix time, stream, partial, text) for each line. With ``follow`` it goes on while ``follow()`` is true.
+
+    Lines that a full disk cut short are skipped.
+    """
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        return
+    with file:
+        rest = b""
+        while True:
+            goes_on = follow is not None and follow()  # asked before reading: what was written until the end is still read
+            while chunk := file.read(1 << 16):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    parsed = _parse(line)
+                    if parsed:
+                        yield parsed
+            if not goes_on:
+                return
+            time.sleep(poll)
+
+
+def _parse(line: bytes) -> tuple[float, str, bool, bytes] | None:
+    parts = line.split(b" ", 3)
+    if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):
+        return None
+    try:
+        return parse_time(parts[0].decode("ascii")), parts[1].decode(), parts[2] == b"P", parts[3]
+    except ValueError:
+        return None

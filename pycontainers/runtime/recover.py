@@ -1,0 +1,106 @@
+"""Put right what a killed process left: run at the start of every command that looks at containers.
+
+A supervisor that was killed took its container with it (the first process has SIGKILL as its parent-death signal); what may
+stay is the cgroup, an address lease, a forwarder's last breath, a state file that says "running". Should the container have
+escaped that signal (it can clear it), it is ended here, by its cgroup: it has lost its log and nobody reads its exit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import Any
+
+from ..linux import cgroups, process
+from . import state
+
+_NEW = ".new-"
+_GONE = ".gone-"
+
+
+def sweep(containers: str) -> list[str]:
+    """Recover every container whose supervisor is dead; returns their ids. Costs one stat and one small read a container."""
+    found = []
+    try:
+        entries = os.listdir(containers)
+    except FileNotFoundError:
+        return []
+    for name in entries:
+        if name.startswith(_GONE):
+            shutil.rmtree(f"{containers}/{name}", ignore_errors=True)
+        elif name.startswith(_NEW):
+            _drop_half_made(containers, name)
+        elif len(name) == 64 and _needs_recovery(f"{containers}/{name}") and recover(containers, name):
+            found.append(name)
+    return found
+
+
+def new_folder_name(container_id: str) -> str:
+    """Where a container is put together: carries its maker's pid and start, so that a sweep knows whether he still works."""
+    me = process.identity(os.getpid())
+    return f"{_NEW}{container_id}-{me['pid']}-{me['start']}"
+
+
+def _drop_half_made(containers: str, name: str) -> None:
+    _, pid, start = name.rsplit("-", 2)
+    try:
+        if process.start_time(int(pid)) == int(start):
+            return
+    except (ProcessLookupError, ValueError):
+        pass
+    shutil.rmtree(f"{containers}/{name}", ignore_errors=True)
+
+
+def _needs_recovery(folder: str) -> bool:
+    now = state.read(folder, "state.json")
+    return now is not None and now["status"] in (state.STARTING, state.RUNNING, state.PAUSED) and not state.lives(now)
+
+
+def recover(containers: str, container_id: str) -> bool:
+    """End what is left of one container, mark its exit as unknown. False when somebody else is at it."""
+    folder = f"{containers}/{container_id}"
+    lock = state.lock(folder)
+    if lock is None:
+        return False
+    try:
+        now = state.read(folder, "state.json")
+        if now is None or now["status"] == state.EXITED:
+            return False
+        _end_cgroup(folder)
+        if state.read(folder, "exit.json") is None:
+            state.write(
+                folder,
+                "exit.json",
+                {
+                    "code": None,
+                    "signal": 0,
+                    "oom_killed": False,
+                    "error": "its supervisor was killed: the container was ended, its exit code is unknown",
+                    "hint": "",
+                    "started": now.get("started", 0.0),
+                    "finished": time.time(),
+                    "memory_peak": 0,
+                },
+            )
+        state.write(
+            folder, "state.json", {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
+        )
+        record: dict[str, Any] = state.read(folder, "container.json") or {}
+        if record.get("auto_remove"):
+            state.remove_folder(containers, container_id, record.get("name", ""))
+        return True
+    finally:
+        os.close(lock)
+
+
+def _end_cgroup(folder: str) -> None:
+    spec = state.read(folder, "config.json")
+    if spec is None:
+        return
+    try:
+        group = cgroups.open(spec["linux"]["cgroupsPath"])
+        group.kill()
+        group.remove()
+    except OSError:
+        pass  # it was never made, or is gone already

@@ -1,0 +1,139 @@
+"""A container's folder: the truth about it. Every write is temp file → rename; one lock per container.
+
+``lock`` in the folder is held (flock) by the supervisor for its whole life, by ``recover`` while it puts right what a killed
+supervisor left, and by ``remove``. Nothing here is fsynced: after a power cut a folder that cannot be read is swept, its
+container was gone anyway.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from typing import Any
+
+from ..errors import NameInUse, NotFound, StateError
+from ..linux import process
+
+CREATED, STARTING, RUNNING, PAUSED, EXITED = "created", "starting", "running", "paused", "exited"
+
+
+def write(folder: str, name: str, data: dict[str, Any]) -> None:
+    """Replace ``folder/name`` by ``data`` as JSON; readers see the old or the new file, never a half one."""
+    temporary = f"{folder}/.{name}.{os.getpid()}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(data, separators=(",", ":")).encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, f"{folder}/{name}")
+
+
+def read(folder: str, name: str) -> dict[str, Any] | None:
+    """The JSON object in ``folder/name``; None when it is missing or was cut by a power failure."""
+    try:
+        with open(f"{folder}/{name}", "rb") as file:
+            found = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def lock(folder: str) -> int | None:
+    """Take the container's lock; None when somebody else holds it. Closing the descriptor gives it back."""
+    try:
+        fd = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise NotFound(f"no container {os.path.basename(folder)[:12]}", "it was removed meanwhile") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return fd
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return None
+        raise
+
+
+def lock_within(folder: str, seconds: float) -> int:
+    """Take the lock, waiting for a holder that is about to end. StateError when it does not."""
+    deadline = time.monotonic() + seconds
+    while (fd := lock(folder)) is None:
+        if time.monotonic() > deadline:
+            raise StateError(f"container {os.path.basename(folder)[:12]} is being worked on by another command", "try again")
+        time.sleep(0.002)
+    return fd
+
+
+def machine() -> str:
+    """What tells this machine from another that shares the folder (a home on NFS)."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return f"{file.read().strip()}/{os.uname().nodename}"
+    except OSError:
+        return os.uname().nodename
+
+
+def lives(state: dict[str, Any]) -> bool:
+    """Whether the supervisor that wrote ``state`` still runs, or runs elsewhere, where nobody here may repair anything."""
+    identity = state.get("supervisor")
+    if not identity:
+        return False
+    found = process.alive(identity)
+    if found is None:
+        # Another pid namespace or machine: hands off. An earlier boot of this machine: it is gone.
+        return state.get("machine") != machine() or identity.get("boot") == process.boot_id()
+    return found
+
+
+def claim_name(containers: str, name: str, container_id: str) -> None:
+    """Reserve ``name`` for ``container_id``: a link, which the kernel makes for one of several askers.
+
+    :raises NameInUse: it belongs to a container that exists.
+    """
+    os.makedirs(f"{containers}/names", mode=0o700, exist_ok=True)
+    link = f"{containers}/names/{name}"
+    for _ in range(3):
+        try:
+            os.symlink(container_id, link)
+            return
+        except FileExistsError:
+            owner = named(containers, name)
+            if owner and os.path.isdir(f"{containers}/{owner}"):
+                raise NameInUse(
+                    f"name {name!r} is in use by container {owner[:12]}",
+                    f"--replace takes its place, or remove it: %container rm -f {name}",
+                ) from None
+            release_name(containers, name, owner)
+    raise NameInUse(f"name {name!r} is being taken by somebody else", "try again")
+
+
+def named(containers: str, name: str) -> str | None:
+    try:
+        return os.readlink(f"{containers}/names/{name}")
+    except OSError:
+        return None
+
+
+def release_name(containers: str, name: str, container_id: str | None) -> None:
+    """Give a name back, if it still means this container."""
+    if name and named(containers, name) == container_id:
+        try:
+            os.unlink(f"{containers}/names/{name}")
+        except FileNotFoundError:
+            pass
+
+
+def remove_folder(containers: str, container_id: str, name: str) -> None:
+    """Delete a container's folder: first renamed, so that no reader sees a half one, and a sweep finds it if we are killed."""
+    folder = f"{containers}/{container_id}"
+    grave = f"{containers}/.gone-{container_id}"
+    release_name(containers, name, container_id)
+    try:
+        os.rename(folder, grave)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(grave, ignore_errors=True)
