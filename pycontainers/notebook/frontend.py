@@ -23,6 +23,7 @@ class NotebookFrontend:
         self.has_kernel = getattr(shell, "kernel", None) is not None
         self.is_live = surroundings.is_live(os.environ, shell.user_ns, self.has_kernel)
         self.notebook_path = surroundings.notebook_path(os.environ, shell.user_ns)
+        self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 
     def progress(self, work: Work[T], form: str = "auto") -> T:
@@ -30,7 +31,7 @@ class NotebookFrontend:
             from .progress import show
 
             return show(work)
-        lines = LineProgress(lambda line: None if form == "quiet" else print(line, flush=True))
+        lines = LineProgress(lambda line: None if form == "quiet" else print(line))
         try:
             while True:
                 lines.handle(next(work))
@@ -48,9 +49,12 @@ class NotebookFrontend:
         for stream, escape in self._filters.items():
             self._write(stream, escape.feed(b"", final=True))
 
-    @staticmethod
-    def _write(stream: str, text: str) -> None:
-        if text:
-            out = sys.stderr if stream == "stderr" else sys.stdout
-            out.write(text)
-            out.flush()
+    def _write(self, stream: str, text: str) -> None:
+        if not text:
+            return
+        if stream != self._last:
+            # The kernel sends each stream by itself a few times a second: flushed at a change, they keep their order.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._last = stream
+        (sys.stderr if stream == "stderr" else sys.stdout).write(text)

@@ -67,10 +67,11 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
         column, row = (number - 1) % _COLUMNS, (number - 1) // _COLUMNS
         axis = "" if number == 1 else str(number)
         width, height = (1 - _GAP_X * (_COLUMNS - 1)) / _COLUMNS, (1 - _GAP_Y * (rows - 1)) / rows
-        left, low = column * (width + _GAP_X), 1 - (row + 1) * height - row * _GAP_Y
+        # Rounded down and up into 0..1: plotly refuses a domain of -5e-17.
+        left, low = column * (width + _GAP_X), max(0.0, 1 - (row + 1) * height - row * _GAP_Y)
         found[f"xaxis{axis}"] = {
             **_AXIS,
-            "domain": [left, left + width],
+            "domain": [left, min(1.0, left + width)],
             "anchor": f"y{axis}",
             "ticksuffix": " s",
             "rangemode": "tozero",
@@ -78,7 +79,7 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
         found[f"yaxis{axis}"] = {
             **_AXIS,
             **_scale(panel),
-            "domain": [low, low + height],
+            "domain": [low, min(1.0, low + height)],
             "anchor": f"x{axis}",
             "rangemode": "tozero",
         }
