@@ -44,9 +44,7 @@ def port_list(ports: Ports) -> tuple[Port, ...]:
     for item in found:
         key = (item.host_ip, item.host_port, item.protocol)
         if item.host_port and key in seen:
-            raise UsageError(
-                f"host port {item.host_ip}:{item.host_port}/{item.protocol} is published twice", "give each its own host port"
-            )
+            raise UsageError(f"host port {item.host_ip}:{item.host_port}/{item.protocol} is published twice", "give each its own host port")
         seen.add(key)
     return tuple(found)
 
@@ -69,9 +67,7 @@ def parse_port(text: str) -> list[Port]:
     inside = _port_range(match["container"], text)
     outside = _port_range(match["host"], text) if match["host"] else [0] * len(inside)
     if len(outside) != len(inside):
-        raise UsageError(
-            f"port {text!r}: {len(outside)} host ports for {len(inside)} container ports", "ranges must be of one length"
-        )
+        raise UsageError(f"port {text!r}: {len(outside)} host ports for {len(inside)} container ports", "ranges must be of one length")
     return [Port(container, host, address, protocol) for container, host in zip(inside, outside, strict=True)]
 
 

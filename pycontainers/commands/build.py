@@ -53,9 +53,7 @@ declare(
             Option(("--tag", "-t"), "name of the image: NAME[:TAG]", "NAME", many=True),
             Option(("--file", "-f"), "the Dockerfile; - is stdin", "FILE", host_path="whole", completes="file"),
             Option(("--build-arg",), "value of an ARG: NAME=VALUE, or NAME for this process's own value", "ARG", many=True),
-            Option(
-                ("--context",), "folder that COPY reads (default: the current one)", "FOLDER", host_path="whole", completes="folder"
-            ),
+            Option(("--context",), "folder that COPY reads (default: the current one)", "FOLDER", host_path="whole", completes="folder"),
             Option(("--progress",), "auto, plain (lines) or quiet", "FORM", default="auto", completes="auto|plain|quiet"),
             Option(("--no-cache",), "run every step anew"),
             Option(("--target",), "stop at this stage", "STAGE"),

@@ -22,9 +22,7 @@ def execute(context: Context, args: SimpleNamespace, body: str | None) -> RunRes
         what = f"{config.command[0]} in container {args.container}"
         reason = exit.error or (f"was ended by signal {exit.signal}" if exit.signal else f"ended with exit code {exit.code}")
         killed = ", OOM-killed" if exit.oom_killed else ""
-        raise ContainerFailed(
-            f"{one_line(what)} {one_line(reason)}{killed}", exit.hint, exit_code=1 if exit.code is None else exit.code
-        )
+        raise ContainerFailed(f"{one_line(what)} {one_line(reason)}{killed}", exit.hint, exit_code=1 if exit.code is None else exit.code)
     return RunResult(args.container, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
 
 

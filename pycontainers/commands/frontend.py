@@ -16,11 +16,10 @@ class Frontend(Protocol):
     """Where output goes while a verb runs.
 
     ``is_live``: somebody watches and the display can be redrawn (a page with widgets, a terminal).
-    ``notebook_path``: the notebook that asks, "" where unknown. ``prompt``: what help texts put before a verb.
+    ``prompt``: what help texts put before a verb.
     """
 
     is_live: bool
-    notebook_path: str
     prompt: str
 
     def progress(self, work: Work[T], form: str = "auto") -> T:

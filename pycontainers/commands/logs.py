@@ -26,9 +26,7 @@ def moment(text: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        raise UsageError(
-            f"{text!r} is not a time", "unix seconds, 2026-01-31T12:00:00Z, or a length of time before now: 10m"
-        ) from None
+        raise UsageError(f"{text!r} is not a time", "unix seconds, 2026-01-31T12:00:00Z, or a length of time before now: 10m") from None
 
 
 def last_lines(text: str) -> int | None:

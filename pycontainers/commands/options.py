@@ -210,9 +210,7 @@ def env_file_pairs(path: str) -> dict[str, str]:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--env-file {path}: {getattr(error, 'strerror', None) or error}", "a text file with NAME=VALUE lines"
-        ) from None
+        raise UsageError(f"--env-file {path}: {getattr(error, 'strerror', None) or error}", "a text file with NAME=VALUE lines") from None
     items = [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     for item in items:
         if " " in item.partition("=")[0]:

@@ -26,7 +26,6 @@ PROMPT = "pycontainers"
 class ProgramFrontend:
     """stdout and stderr of this process. Bytes pass untouched into files and pipes; a terminal gets no clipboard escapes."""
 
-    notebook_path = ""
     prompt = PROMPT
 
     def __init__(self) -> None:

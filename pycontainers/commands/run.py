@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +13,10 @@ from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 from .options import container_config
 
-NOTEBOOK_LABEL = "io.pycontainers.notebook"
-
 RUN_OPTIONS = (
     Option(("--name",), "name of the container (default: one is made up)", "NAME"),
     Option(("--publish", "-p"), "publish a port: [[IP:]HOSTPORT:]PORT[/PROTO]; on 127.0.0.1 unless IP is given", "PORT", many=True),
-    Option(
-        ("--volume", "-v"), "mount a folder or file: SOURCE:TARGET[:ro]", "VOLUME", many=True, host_path="volume", completes="file"
-    ),
+    Option(("--volume", "-v"), "mount a folder or file: SOURCE:TARGET[:ro]", "VOLUME", many=True, host_path="volume", completes="file"),
     Option(
         ("--mount",),
         "type=bind,source=…,target=…[,readonly] or type=tmpfs,target=…[,tmpfs-size=…]",
@@ -60,13 +55,13 @@ _ARGUMENTS = (
 )
 
 
-def config_of(context: Context, args: SimpleNamespace, stdin_open: bool = False) -> ContainerConfig:
-    """The options of ``run`` and ``create`` as a ContainerConfig, marked with the notebook that asks."""
+def config_of(args: SimpleNamespace, stdin_open: bool = False) -> ContainerConfig:
+    """The options of ``run`` and ``create`` as a ContainerConfig."""
     words = dict(vars(args))
     for other in ("help", "detach", "image", "command"):
         words.pop(other, None)
     words["interactive"] = words["interactive"] or stdin_open
-    config = container_config(
+    return container_config(
         args.image,
         args.command,
         ports=words.pop("publish"),
@@ -75,9 +70,6 @@ def config_of(context: Context, args: SimpleNamespace, stdin_open: bool = False)
         labels=words.pop("label"),
         **words,
     )
-    if context.frontend.notebook_path:
-        config = replace(config, labels={NOTEBOOK_LABEL: context.frontend.notebook_path, **config.labels})
-    return config
 
 
 def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
@@ -85,10 +77,10 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
     if args.detach:
         if body is not None:
             raise UsageError("a cell body is the stdin of a foreground run, and --detach was given", "leave out -d, or the body")
-        config = config_of(context, args)
+        config = config_of(args)
         return Container(context.engine, context.engine.start(context.engine.create(config).id))
     stdin = body.encode() if body is not None else context.stdin() if args.interactive and context.stdin else None
-    config = config_of(context, args, stdin is not None)
+    config = config_of(args, stdin is not None)
     output = Output(context.frontend.stream)
     info, exit = context.engine.run(config, stdin, output)
     failure = failed(info.name, exit, info.resources.memory or config.resources.memory)
@@ -98,7 +90,7 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
 
 
 def create(context: Context, args: SimpleNamespace, body: str | None) -> Container:
-    return Container(context.engine, context.engine.create(config_of(context, args)))
+    return Container(context.engine, context.engine.create(config_of(args)))
 
 
 declare(
@@ -115,8 +107,4 @@ declare(
         examples=("run --rm host python -c 'print(42)'", "run -d --name web -p 8080:80 -v $PWD/data:/data --memory 128m visits"),
     )
 )
-declare(
-    Verb(
-        "create", "Create a container without starting it", create, RUN_OPTIONS, _ARGUMENTS, examples=("create --name web visits",)
-    )
-)
+declare(Verb("create", "Create a container without starting it", create, RUN_OPTIONS, _ARGUMENTS, examples=("create --name web visits",)))

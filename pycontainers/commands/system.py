@@ -21,9 +21,7 @@ def prune(context: Context, args: SimpleNamespace, body: str | None) -> Text:
 
 def version(context: Context, args: SimpleNamespace, body: str | None) -> Text:
     kernel = platform.uname()
-    return Text(
-        f"pycontainers {__version__}\nPython {platform.python_version()}\n{kernel.system} {kernel.release} {kernel.machine}"
-    )
+    return Text(f"pycontainers {__version__}\nPython {platform.python_version()}\n{kernel.system} {kernel.release} {kernel.machine}")
 
 
 def help_page(context: Context, args: SimpleNamespace, body: str | None) -> Text:

@@ -97,11 +97,7 @@ def logs(found: objects.Logs) -> str:
     parts = []
     for line in found:
         error = line.stream == "stderr"
-        style = (
-            f"border-left:3px solid {html.WARN};padding-left:.5em"
-            if error
-            else "border-left:3px solid transparent;padding-left:.5em"
-        )
+        style = f"border-left:3px solid {html.WARN};padding-left:.5em" if error else "border-left:3px solid transparent;padding-left:.5em"
         shown = html.block(wording.line_text(line, found.timestamps).rstrip("\n") or " ", style)
         parts.append(f'<div title="stderr" aria-label="stderr">{shown}</div>' if error else f"<div>{shown}</div>")
     return f'<div style="max-height:30em;overflow:auto">{"".join(parts) or html.muted("the log is empty")}</div>'

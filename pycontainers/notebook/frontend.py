@@ -22,7 +22,6 @@ class NotebookFrontend:
     def __init__(self, shell: Any) -> None:
         self.has_kernel = getattr(shell, "kernel", None) is not None
         self.is_live = surroundings.is_live(os.environ, shell.user_ns, self.has_kernel)
-        self.notebook_path = surroundings.notebook_path(os.environ, shell.user_ns)
         self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 

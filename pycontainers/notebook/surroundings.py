@@ -1,4 +1,4 @@
-"""Where this kernel runs: is there a page that can redraw, which notebook is it, where is the browser."""
+"""Where this kernel runs: is there a page that can redraw, and where is the browser."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def is_live(environ: Mapping[str, str], namespace: Mapping[str, Any], has_kernel
     if told:
         return told == "0" and has_kernel
     return has_kernel and ("JPY_SESSION_NAME" in environ or "__vsc_ipynb_file__" in namespace or "COLAB_RELEASE_TAG" in environ)
-
-
-def notebook_path(environ: Mapping[str, str], namespace: Mapping[str, Any]) -> str:
-    """Path of the notebook as its server names it, "" where unknown."""
-    return environ.get("JPY_SESSION_NAME") or str(namespace.get("__vsc_ipynb_file__", ""))
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,7 @@ def description(panels: Sequence[Panel], marks: Sequence[Mark]) -> str:
     sentences = []
     for panel in panels:
         values = [
-            f"{series.name} last {panel.text(series.last)}, peak {panel.text(series.peak)}"
-            for series in panel.series
-            if series.values
+            f"{series.name} last {panel.text(series.last)}, peak {panel.text(series.peak)}" for series in panel.series if series.values
         ]
         limit = f", limit {panel.text(panel.limit)}" if panel.limit is not None else ""
         sentences.append(f"{panel.title}: {'; '.join(values) or 'nothing recorded'}{limit}.")
@@ -74,9 +72,7 @@ def _panel(panel: Panel, marks: Sequence[Mark], span: float) -> str:
     )
     if shown_limit is not None:
         _, y = at(0, shown_limit)
-        parts.append(
-            f'<path d="M{_LEFT} {y:.1f}h{inner_width}" stroke="{LIMIT}" stroke-width="1" stroke-dasharray="6 3" fill="none"/>'
-        )
+        parts.append(f'<path d="M{_LEFT} {y:.1f}h{inner_width}" stroke="{LIMIT}" stroke-width="1" stroke-dasharray="6 3" fill="none"/>')
     for index, series in enumerate(panel.series):
         parts.append(_line(series, COLORS[index % len(COLORS)], at))
     for mark in marks:

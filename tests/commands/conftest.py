@@ -27,7 +27,6 @@ class ListFrontend:
     """Keeps what a verb hands over."""
 
     is_live = False
-    notebook_path = ""
     prompt = "%container"
 
     def __init__(self) -> None:

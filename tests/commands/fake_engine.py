@@ -54,9 +54,25 @@ class FakeEngine:
             raise NotFound(f"no image {config.image!r}", near(config.image, ["host", *self.pictures]))
         ident = hashlib.sha256(f"{config.name}{len(self.calls)}".encode()).hexdigest()
         info = ContainerInfo(
-            ident, config.name or f"made_{len(self.calls)}", config.image, "sha256:" + "1" * 64, config.command, "created", time.time(), 0,
-            None, config.ports, config.mounts, config.network, "10.0.0.2", config.hostname or ident[:12], config.labels, config.resources,
-            "", (), "/nowhere",
+            ident,
+            config.name or f"made_{len(self.calls)}",
+            config.image,
+            "sha256:" + "1" * 64,
+            config.command,
+            "created",
+            time.time(),
+            0,
+            None,
+            config.ports,
+            config.mounts,
+            config.network,
+            "10.0.0.2",
+            config.hostname or ident[:12],
+            config.labels,
+            config.resources,
+            "",
+            (),
+            "/nowhere",
         )
         self.boxes[ident] = info
         return info

@@ -37,7 +37,9 @@ def test_ports(text: str, expected: list[Port]) -> None:
     assert parse_port(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "x", "80:", "0", "65536", "8080:80/sctp", "300.0.0.1:1:2", "9-8", "1-3:5-6", "1:2:3:4", "-1", "host:1:2"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "80:", "0", "65536", "8080:80/sctp", "300.0.0.1:1:2", "9-8", "1-3:5-6", "1:2:3:4", "-1", "host:1:2"]
+)
 def test_wrong_ports(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_port(text)
@@ -93,8 +95,14 @@ def test_mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "type=bind,target=/d", "type=bind,source=/d", "type=volume,source=d,target=/d", "type=tmpfs,source=/a,target=/t", "what=1",
-        "type=bind,source=/a,target=/b,tmpfs-size=1m", "type=tmpfs,target=/t,tmpfs-mode=999", "type=bind,source=/a,target=b",
+        "type=bind,target=/d",
+        "type=bind,source=/d",
+        "type=volume,source=d,target=/d",
+        "type=tmpfs,source=/a,target=/t",
+        "what=1",
+        "type=bind,source=/a,target=/b,tmpfs-size=1m",
+        "type=tmpfs,target=/t,tmpfs-mode=999",
+        "type=bind,source=/a,target=b",
     ],
 )
 def test_wrong_mounts(text: str) -> None:
@@ -141,7 +149,7 @@ def test_commands_and_entrypoints() -> None:
     assert container_config("host", entrypoint="").entrypoint == ()
     assert container_config("host", entrypoint="my tool").entrypoint == ("my tool",)
     assert exec_config(["ls"]).command == ("ls",)
-    for wrong in ("sh -c 'open", ):
+    for wrong in ("sh -c 'open",):
         with pytest.raises(UsageError):
             container_config("host", wrong)
     with pytest.raises(UsageError):

@@ -44,7 +44,7 @@ def test_an_escape_that_never_ends_is_not_kept_without_bound() -> None:
 
 @given(st.text())
 def test_clean_text_has_no_controls(text: str) -> None:
-    assert not any(ord(char) < 32 and char not in "\n\t" or 127 <= ord(char) < 160 for char in clean(text))
+    assert not any((ord(char) < 32 and char not in "\n\t") or 127 <= ord(char) < 160 for char in clean(text))
     assert "\n" not in one_line(text)
 
 

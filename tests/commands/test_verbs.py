@@ -72,7 +72,12 @@ def test_exec(command: Any, engine: FakeEngine) -> None:
     assert command("exec -u 5 -w /tmp -e A=1 web sh -c 'echo hi' -x").output == "hi"
     _, name, config, stdin = engine.calls[-1]
     assert (name, config.command, config.user, config.workdir, config.env, stdin) == (
-        "web", ("sh", "-c", "echo hi", "-x"), "5", "/tmp", {"A": "1"}, None,
+        "web",
+        ("sh", "-c", "echo hi", "-x"),
+        "5",
+        "/tmp",
+        {"A": "1"},
+        None,
     )
     engine.next_exit = ExitStatus(127, error="no such file", hint="check the name")
     with pytest.raises(ContainerFailed) as caught:
@@ -177,7 +182,12 @@ def test_build_and_images(command: Any, engine: FakeEngine, tmp_path: Path, monk
     assert "RUN <script>" in repr(command("history visits"))
     command("tag visits other")
     assert "untagged other" in str(command("rmi other"))
-    for line, body in (("build", None), ("build -f Dockerfile .", "FROM host"), ("build --context . .", "FROM host"), ("build --progress x", "F")):
+    for line, body in (
+        ("build", None),
+        ("build -f Dockerfile .", "FROM host"),
+        ("build --context . .", "FROM host"),
+        ("build --progress x", "F"),
+    ):
         with pytest.raises(UsageError):
             command(line, body)
 

@@ -9,8 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-FAKES = Path(__file__).parents[1] / "commands"
-sys.path.insert(0, str(FAKES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "commands"))
 
 from fake_engine import FakeEngine
 

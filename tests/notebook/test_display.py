@@ -42,16 +42,27 @@ def hostile(shell: Any, engine: FakeEngine) -> Any:
     """A container all of whose texts are hostile."""
     found = shell.run_line_magic("container", "run -d --name web -p 8080:80 -m 64m --cpus 0.5 host sleep")
     info = replace(
-        engine.find("web"), name=HOSTILE, image=HOSTILE, command=(HOSTILE,), notes=(HOSTILE,), notebook=HOSTILE, address=HOSTILE,
+        engine.find("web"),
+        name=HOSTILE,
+        image=HOSTILE,
+        command=(HOSTILE,),
+        notes=(HOSTILE,),
+        notebook=HOSTILE,
+        address=HOSTILE,
         labels={HOSTILE: HOSTILE},
     )
     engine.boxes[info.id] = info
     engine.lines = [LogLine(0, "stderr", HOSTILE), LogLine(0, "stdout", HOSTILE)]
-    engine.recorded = [sample(float(t), cpu_usage=t * 4e8, memory=t << 22, memory_cache=1 << 20, pids=t, net_rx=t * 1000) for t in range(1, 9)]
+    engine.recorded = [
+        sample(float(t), cpu_usage=t * 4e8, memory=t << 22, memory_cache=1 << 20, pids=t, net_rx=t * 1000) for t in range(1, 9)
+    ]
     return found
 
 
-@pytest.mark.parametrize("line", ["ps", "ps -a", "logs {box.id}", "doctor", "images", "history visits", "stats --table", "stats {box.id} --static"])
+@pytest.mark.parametrize(
+    "line",
+    ["ps", "ps -a", "logs {box.id}", "doctor", "images", "history visits", "stats --table", "stats {box.id} --static"],
+)
 def test_nothing_from_a_container_speaks_html(shell: Any, engine: FakeEngine, hostile: Any, line: str) -> None:
     shell.run_cell_magic("container", "build -t visits -o built --progress quiet", "FROM host\n")
     engine.pictures[HOSTILE] = replace(engine.pictures["visits"], names=(HOSTILE,))
@@ -141,8 +152,10 @@ def test_foreground_results_show_nothing_twice(shell: Any, capsys: pytest.Captur
 
 def build_events() -> list[Any]:
     return [
-        StepStarted(1, 3, "", "FROM host"), StepFinished(1, 0, True),
-        StepStarted(2, 3, "app", f"RUN {HOSTILE}"), StepOutput(2, "stdout", b"".join(b"line %d\n" % n for n in range(20))),
+        StepStarted(1, 3, "", "FROM host"),
+        StepFinished(1, 0, True),
+        StepStarted(2, 3, "app", f"RUN {HOSTILE}"),
+        StepOutput(2, "stdout", b"".join(b"line %d\n" % n for n in range(20))),
     ]
 
 

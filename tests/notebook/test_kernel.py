@@ -96,7 +96,9 @@ def test_a_failed_build_keeps_its_output_on_a_live_page(monkeypatch: pytest.Monk
     (outputs,) = execute(
         "from pycontainers.errors import BuildError\nE.build_error = BuildError('it broke', line=2, column=1, source='RUN make')\n"
         "get_ipython().run_cell_magic('container', 'build -t x', 'FROM host')",
-        environ={"JPY_SESSION_NAME": "a.ipynb"}, monkeypatch=monkeypatch, allow_errors=True,
+        environ={"JPY_SESSION_NAME": "a.ipynb"},
+        monkeypatch=monkeypatch,
+        allow_errors=True,
     )
     assert "✗ [app 2/2]" in outputs[0]["data"]["text/plain"] and "half line" in outputs[0]["data"]["text/plain"]
     assert outputs[-1]["traceback"][:2] == ["error: Dockerfile:2:1: it broke", "     2 | RUN make"]
@@ -107,8 +109,10 @@ def test_nbconvert_shows_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for environ in ({}, {"JPY_SESSION_NAME": "a.ipynb"}):
         (stats,) = execute(
-            "c = %container run -d --name web host\nE.recorded = [sample(float(t), memory=t << 20) for t in range(5)]\n%container stats web",
-            environ=environ, monkeypatch=monkeypatch,
+            "c = %container run -d --name web host\n"
+            "E.recorded = [sample(float(t), memory=t << 20) for t in range(5)]\n%container stats web",
+            environ=environ,
+            monkeypatch=monkeypatch,
         )
         cell = nbformat.v4.new_code_cell("", outputs=stats)
         page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))

@@ -40,9 +40,7 @@ class LiveStats:
             self._paused.clear()
 
     def _caption(self, state: str) -> str:
-        limits = "  ".join(
-            f"{panel.title} limit {panel.text(panel.limit)}" for panel in self.stats.panels() if panel.limit is not None
-        )
+        limits = "  ".join(f"{panel.title} limit {panel.text(panel.limit)}" for panel in self.stats.panels() if panel.limit is not None)
         return f"<b>{html.text(self.stats.title)}</b> {html.muted(f'● {state}  {limits}')}"
 
     def tick(self) -> bool:
