@@ -5,6 +5,7 @@ The figure is made as plain data (plotly's JSON schema): a plot that does not mo
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..text import one_line
@@ -13,7 +14,7 @@ from . import svg
 
 _PLOTLY = "application/vnd.plotly.v1+json"
 _COLUMNS = 3
-_GAP_X, _GAP_Y = 0.06, 0.2
+_GAP_X, _GAP_Y = 0.08, 0.2
 _AXIS = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.4)", "linecolor": "rgba(128,128,128,.5)"}
 
 
@@ -53,7 +54,7 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
         "title": {"text": _plotly_text(title), "font": {"size": 14}, "x": 0.01, "y": 0.98},
         "height": 230 * rows + 50,
         "autosize": True,
-        "margin": {"l": 45, "r": 15, "t": 75, "b": 30},
+        "margin": {"l": 60, "r": 15, "t": 75, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": svg.INK, "size": 11},
@@ -118,13 +119,23 @@ def _scale(panel: Panel) -> dict[str, Any]:
         return {"ticksuffix": " %"}
     if panel.unit == "count":
         return {"tickformat": ",d", "nticks": 5}
-    return {"tickformat": ".3~s", "ticksuffix": "B/s" if panel.unit == "rate" else "B"}
+    # plotly knows powers of ten only; memory is given and limited in powers of two.
+    top = max(_top(panel), 1.0)
+    step = 2.0 ** math.ceil(math.log2(top / 4))
+    values = [step * index for index in range(int(top / step) + 1)]
+    return {"tickmode": "array", "tickvals": values, "ticktext": [panel.text(value) for value in values]}
+
+
+def _top(panel: Panel) -> float:
+    """The highest value that the panel shows: a limit far above use would press every line flat, its number is in the heading."""
+    peak = max([series.peak for series in panel.series], default=0.0)
+    return max(peak, panel.limit) if panel.limit is not None and panel.limit < max(peak, 1e-9) * 20 else peak
 
 
 def _limit(found: dict[str, Any], panel: Panel, axis: str) -> None:
-    top = max([series.peak for series in panel.series], default=0.0)
-    if panel.limit is None or panel.limit >= max(top, 1e-9) * 20:
-        return  # far above: its number stands in the heading, its line would press everything flat
+    top = _top(panel)
+    if panel.limit is None or panel.limit > top:
+        return
     found["shapes"].append(
         {
             "type": "line",
@@ -138,7 +149,7 @@ def _limit(found: dict[str, Any], panel: Panel, axis: str) -> None:
         }
     )
     # Shapes do not stretch a plotly axis by themselves.
-    found[f"yaxis{axis}"]["range"] = [0, max(top, panel.limit) * 1.08]
+    found[f"yaxis{axis}"]["range"] = [0, top * 1.08]
 
 
 def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) -> None:
@@ -163,7 +174,7 @@ def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) ->
                 {
                     "text": ("✗ " if mark.kind == "oom" else "") + mark.text,
                     "x": mark.time,
-                    "y": 1 if mark.kind == "oom" else 0.85,
+                    "y": 0.9 if mark.kind == "oom" else 0.75,
                     "xref": f"x{axis}",
                     "yref": f"y{axis} domain",
                     "xanchor": "right",

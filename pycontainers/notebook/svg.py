@@ -83,7 +83,7 @@ def _panel(panel: Panel, marks: Sequence[Mark], span: float) -> str:
         parts.append(f'<path d="M{x:.1f} {_TOP}v{inner_height}" stroke="{color}" stroke-dasharray="2 2" fill="none"/>')
         if mark.kind == "oom":
             parts.append(
-                f'<text x="{x - 3:.1f}" y="{_TOP + 9}" fill="{color}" font-size="10" text-anchor="end">✗ {_text(mark.text)}</text>'
+                f'<text x="{x - 3:.1f}" y="{_TOP + 22}" fill="{color}" font-size="10" text-anchor="end">✗ {_text(mark.text)}</text>'
             )
     return "".join(parts)
 

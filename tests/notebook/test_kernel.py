@@ -74,7 +74,8 @@ def test_a_live_page_gets_a_widget_with_a_static_form_and_it_moves(monkeypatch: 
         "views[0].pause.value = True; wait(lambda: 'paused' in views[0].caption.value); E.recorded = E.recorded[:3]; time.sleep(0.3)\n"
         "print(len(views[0].figure.data[2].x)); views[0].pause.value = False\n"
         "for n in range(3): get_ipython().display_formatter.format(m.ContainerMagics(get_ipython()).container('stats web'))\n"
-        "print(len(views), sum(t.name == 'pycontainers-stats' for t in threading.enumerate()))",
+        "print(len(views), sum(t.name == 'pycontainers-stats' for t in threading.enumerate()))\n"
+        "views[1].widget.close(); wait(lambda: views[1] not in sampler()._views); print(views[1] in sampler()._views)",
         "%container stop web ;\nwait(lambda: not sampler().running)\n"
         "print(sampler().running, 'ended' in views[0].caption.value)\n"
         "%container start web ;\nget_ipython().display_formatter.format(m.ContainerMagics(get_ipython()).container('stats web'))\n"
@@ -86,7 +87,7 @@ def test_a_live_page_gets_a_widget_with_a_static_form_and_it_moves(monkeypatch: 
         allow_errors=True,
     )
     assert set(stats[0]["data"]) == {"text/plain", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
-    assert moved[0]["text"].splitlines() == ["1 9 True True", "9", "4 1"]
+    assert moved[0]["text"].splitlines() == ["1 9 True True", "9", "4 1", "False"]
     assert ended[0]["text"].splitlines() == ["False True", "0 True"]
     view = next(output for output in build if output["output_type"] == "display_data")
     assert view["data"]["text/plain"].endswith("s") and "built" in view["data"]["text/plain"] and "CACHED" in view["data"]["text/html"]

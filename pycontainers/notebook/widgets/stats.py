@@ -71,8 +71,9 @@ class LiveStats:
             changed = layout(panels, self.stats.marks(), self.stats.title)
             self.figure.layout.shapes = changed["shapes"]
             self.figure.layout.annotations = changed["annotations"]
-            for name in (name for name in changed if name.startswith("yaxis") and "range" in changed[name]):
-                self.figure.layout[name].range = changed[name]["range"]
+            for name in (name for name in changed if name.startswith("yaxis")):
+                moving = {key: changed[name][key] for key in ("range", "tickvals", "ticktext") if key in changed[name]}
+                self.figure.layout[name].update(moving)
 
     def release(self, reason: str) -> None:
         self.pause.disabled = True
