@@ -18,10 +18,10 @@ _GAP_X, _GAP_Y = 0.08, 0.2
 _AXIS = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.4)", "linecolor": "rgba(128,128,128,.5)"}
 
 
-def figure(stats: Stats) -> dict[str, Any]:
+def figure(stats: Stats, title: bool = True) -> dict[str, Any]:
     """``{"data": …, "layout": …}`` with a subplot per panel; always the same traces in the same order."""
     panels = stats.panels()
-    return {"data": traces(panels), "layout": layout(panels, stats.marks(), stats.title)}
+    return {"data": traces(panels), "layout": layout(panels, stats.marks(), stats.title if title else "")}
 
 
 def traces(panels: list[Panel]) -> list[dict[str, Any]]:
@@ -52,9 +52,9 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
     rows = -(-len(panels) // _COLUMNS)
     found: dict[str, Any] = {
         "title": {"text": _plotly_text(title), "font": {"size": 14}, "x": 0.01, "y": 0.98},
-        "height": 230 * rows + 50,
+        "height": 230 * rows + (50 if title else 20),
         "autosize": True,
-        "margin": {"l": 60, "r": 15, "t": 75, "b": 30},
+        "margin": {"l": 60, "r": 15, "t": 75 if title else 45, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": svg.INK, "size": 11},
@@ -103,15 +103,16 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
 
 
 def heading(panel: Panel) -> str:
-    """Title and legend of a panel in plotly's small HTML: line style, name and last value of each series."""
+    """Title with the limit, and below it the legend, in plotly's small HTML: line style, name and last value of each series."""
+    title = f"<b>{panel.title}</b>"
+    if panel.limit is not None:
+        title += f'  <span style="color:{svg.LIMIT}">╌</span> limit {panel.text(panel.limit)}'
     parts = []
     for index, series in enumerate(panel.series):
         sign = "┄" if series.aside else "━"
         value = panel.text(series.last) if series.values else "-"
         parts.append(f'<span style="color:{svg.COLORS[index % 2]}">{sign}</span> {series.name} {value}')
-    if panel.limit is not None:
-        parts.append(f'<span style="color:{svg.LIMIT}">╌</span> limit {panel.text(panel.limit)}')
-    return f"<b>{panel.title}</b><br>" + "  ".join(parts)
+    return f"{title}<br>" + "  ".join(parts)
 
 
 def _scale(panel: Panel) -> dict[str, Any]:
@@ -120,10 +121,10 @@ def _scale(panel: Panel) -> dict[str, Any]:
     if panel.unit == "count":
         return {"tickformat": ",d", "nticks": 5}
     # plotly knows powers of ten only; memory is given and limited in powers of two.
-    top = max(_top(panel), 1.0)
-    step = 2.0 ** math.ceil(math.log2(top / 4))
+    top = _top(panel) or 1024.0
+    step = 2.0 ** max(0, math.ceil(math.log2(top / 4)))
     values = [step * index for index in range(int(top / step) + 1)]
-    return {"tickmode": "array", "tickvals": values, "ticktext": [panel.text(value) for value in values]}
+    return {"tickmode": "array", "tickvals": values, "ticktext": [panel.text(value) for value in values], "range": [0, top * 1.08]}
 
 
 def _top(panel: Panel) -> float:

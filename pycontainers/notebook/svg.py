@@ -13,7 +13,7 @@ from itertools import pairwise
 from ..text import one_line
 from ..usage import Mark, Panel, Series, Stats
 
-WIDTH, HEIGHT = 300, 150
+WIDTH, HEIGHT = 240, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 44, 18
 _COLUMNS = 3
 _POINTS = 240
@@ -64,7 +64,11 @@ def _panel(panel: Panel, marks: Sequence[Mark], span: float) -> str:
     def at(time: float, value: float) -> tuple[float, float]:
         return _LEFT + inner_width * min(1.0, time / span), _TOP + inner_height * (1 - value / top)
 
-    parts = [f'<text x="{_LEFT}" y="14" font-weight="600" fill="currentColor">{_text(panel.title)}</text>', _legend(panel)]
+    limit = ""
+    if panel.limit is not None:
+        limit = f'<tspan font-weight="400" font-size="10">  <tspan fill="{LIMIT}">╌</tspan> limit {_text(panel.text(panel.limit))}</tspan>'
+    title = f'<text x="{_LEFT}" y="14" font-weight="600" fill="currentColor">{_text(panel.title)}{limit}</text>'
+    parts = [title, _legend(panel)]
     parts.append(
         f'<path d="M{_LEFT} {_TOP + inner_height}H{_LEFT + inner_width}" stroke="{INK}" stroke-opacity=".5" fill="none"/>'
         f'<text x="{_LEFT}" y="{HEIGHT - 5}" fill="{INK}" font-size="9">0</text>'
@@ -94,8 +98,6 @@ def _legend(panel: Panel) -> str:
         sign = "┄" if series.aside else "━"
         value = panel.text(series.last) if series.values else "-"
         spans.append(f'<tspan fill="{COLORS[index % len(COLORS)]}">{sign}</tspan> {_text(series.name)} {_text(value)}')
-    if panel.limit is not None:
-        spans.append(f'<tspan fill="{LIMIT}">╌</tspan> limit {_text(panel.text(panel.limit))}')
     return f'<text x="{_LEFT}" y="30" fill="currentColor" font-size="10">{"  ".join(spans)}</text>'
 
 

@@ -27,7 +27,7 @@ class LiveStats:
         self.stats = stats
         self._paused = threading.Event()
         self._drawing = threading.Lock()
-        self.figure = FigureWidget(figure(stats))
+        self.figure = FigureWidget(figure(stats, title=False))
         self.caption = ipywidgets.HTML(self._caption("live"))
         self.pause = ipywidgets.ToggleButton(description="Pause", icon="pause", tooltip="Hold the picture; recording goes on")
         self.pause.observe(self._toggle, "value")
@@ -68,7 +68,7 @@ class LiveStats:
         with self._drawing, self.figure.batch_update():
             for trace, values in zip(self.figure.data, new, strict=True):
                 trace.x, trace.y, trace.customdata = values["x"], values["y"], values["customdata"]
-            changed = layout(panels, self.stats.marks(), self.stats.title)
+            changed = layout(panels, self.stats.marks(), "")
             self.figure.layout.shapes = changed["shapes"]
             self.figure.layout.annotations = changed["annotations"]
             for name in (name for name in changed if name.startswith("yaxis")):
