@@ -24,9 +24,7 @@ def run(image: str | Image, command: Words = None, *, detach: Literal[True], **o
 
 
 @overload
-def run(
-    image: str | Image, command: Words = None, *, detach: Literal[False] = False, **options: Unpack[RunOptions]
-) -> RunResult: ...
+def run(image: str | Image, command: Words = None, *, detach: Literal[False] = False, **options: Unpack[RunOptions]) -> RunResult: ...
 
 
 def run(

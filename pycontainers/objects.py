@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import NotFound
+from .metrics.series import format_bytes, to_columns
 from .protocol import Check, ContainerInfo, Engine, ExecConfig, ExitStatus, ImageHistory, ImageInfo, LogLine, Port
-from .text import ago, clean, one_line, size, table
+from .text import ago, clean, one_line, table
 from .wording import exit_text, failed, line_text, ports_text, status_text
 
 if TYPE_CHECKING:
@@ -200,13 +201,9 @@ class Container:
     def logs(self, *, follow: Literal[False] = False, tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Logs: ...
 
     @overload
-    def logs(
-        self, *, follow: Literal[True], tail: int | None = None, since: float = 0.0, until: float = 0.0
-    ) -> Iterator[LogLine]: ...
+    def logs(self, *, follow: Literal[True], tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Iterator[LogLine]: ...
 
-    def logs(
-        self, *, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0
-    ) -> Logs | Iterator[LogLine]:
+    def logs(self, *, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0) -> Logs | Iterator[LogLine]:
         """What it wrote so far; with ``follow`` an iterator that goes on until it ends. ``since``, ``until``: unix seconds."""
         lines = self._engine.logs(self.id, follow, tail, since, until)
         return lines if follow else Logs(lines)
@@ -219,8 +216,6 @@ class Container:
 
     def history(self) -> Any:
         """The recorded samples: a pandas DataFrame where pandas is installed, else a dict of columns."""
-        from .metrics.series import to_columns
-
         columns = to_columns(list(self._engine.samples(self.id)))
         try:
             from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
@@ -327,7 +322,7 @@ class Image:
         return ImageSteps(self._engine.image_history(self.id))
 
     def __repr__(self) -> str:
-        return f"<Image {one_line(', '.join(self._info.names) or '<none>')} {self.short_id}: {size(self._info.size)}>"
+        return f"<Image {one_line(', '.join(self._info.names) or '<none>')} {self.short_id}: {format_bytes(self._info.size)}>"
 
 
 class ImageList(list[Image]):
@@ -339,7 +334,7 @@ class ImageList(list[Image]):
         rows: list[tuple[str, ...]] = []
         for info in (image.known for image in self):
             for name in info.names or ("<none>",):
-                rows.append((name, info.short_id, ago(info.created), size(info.size), "this machine" if info.host else ""))
+                rows.append((name, info.short_id, ago(info.created), format_bytes(info.size), "this machine" if info.host else ""))
         return rows
 
     def __repr__(self) -> str:
@@ -356,7 +351,7 @@ class ImageSteps(list[ImageHistory]):
             (
                 ago(step.created),
                 one_line(step.created_by),
-                size(step.size),
+                format_bytes(step.size),
                 "" if step.empty else step.diff_id.removeprefix("sha256:")[:12],
             )
             for step in reversed(self)

@@ -95,13 +95,3 @@ def span(seconds: float) -> str:
 def ago(moment: float, now: float | None = None) -> str:
     """``moment`` (unix seconds) seen from now: ``3 minutes ago``; "" for 0.0, which means unknown."""
     return f"{span((time.time() if now is None else now) - moment)} ago" if moment else ""
-
-
-def size(count: int | float) -> str:
-    """Bytes in binary units: ``64.0 MiB``, ``512 B``."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

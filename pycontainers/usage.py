@@ -1,14 +1,15 @@
-"""What a container used: from recorded samples to panels (series with limits and marks) that a table, an SVG and plotly share."""
+"""What a container used: from recorded samples (``metrics.sample.Sample``) to panels (series with limits and marks) that a table, an SVG and plotly share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from .metrics.series import format_bytes, format_rate, to_columns
 from .protocol import ContainerInfo, Resources
-from .text import one_line, size, span, table
+from .text import one_line, span, table
 from .wording import status_text
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Panel:
             return f"{value:.1f} %"
         if self.unit == "count":
             return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
-        return size(value) + ("/s" if self.unit == "rate" else "")
+        return format_rate(value) if self.unit == "rate" else format_bytes(value)
 
 
 @dataclass(frozen=True)
@@ -70,78 +71,39 @@ class Mark:
 
 def panels(samples: Sequence[Any], resources: Resources) -> list[Panel]:
     """CPU, memory, network, block I/O and processes, always in this order, empty where nothing was recorded."""
+    columns = to_columns(samples)
+    times = columns["seconds"]
+
+    def level(name: str, column: str, aside: bool = False) -> Series:
+        return Series(name, tuple(times), tuple(columns[column]), aside)
+
+    def rate(name: str, column: str, aside: bool = False, scale: float = 1.0) -> Series:
+        # The first row of a rate has nothing before it to be measured against.
+        return Series(name, tuple(times[1:]), tuple(value * scale for value in columns[column][1:]), aside)
+
     cpu_limit = resources.cpus * 100 if resources.cpus else None
     last = samples[-1] if samples else None
-    memory_limit = _limit(last and last.memory_limit) or resources.memory
+    memory_limit = _limit(last and last.memory_limit) or _limit(resources.memory)
     pids_limit = _limit(last and last.pids_limit) or _limit(resources.pids_limit)
+    throttled = rate("throttled", "throttled_ms_per_s", True, 0.1)  # 1000 ms a second is one task held back all the time: 100 %
     return [
-        Panel(
-            "CPU",
-            "percent",
-            (
-                _rate("used", samples, lambda s: s.cpu_usage, 1e-7),
-                _rate("throttled", samples, lambda s: s.throttled, 1e-7, aside=True),
-            ),
-            cpu_limit,
-        ),
-        Panel(
-            "Memory",
-            "bytes",
-            (
-                _level("used", samples, lambda s: s.memory),
-                _level("cache", samples, lambda s: s.memory_cache, aside=True),
-            ),
-            memory_limit,
-        ),
-        Panel(
-            "Network",
-            "rate",
-            (
-                _rate("received", samples, lambda s: s.net_rx),
-                _rate("sent", samples, lambda s: s.net_tx, aside=True),
-            ),
-        ),
-        Panel(
-            "Block I/O",
-            "rate",
-            (
-                _rate("read", samples, lambda s: s.block_read),
-                _rate("written", samples, lambda s: s.block_write, aside=True),
-            ),
-        ),
-        Panel("Processes", "count", (_level("processes", samples, lambda s: s.pids),), pids_limit),
+        Panel("CPU", "percent", (rate("used", "cpu_percent"), throttled), cpu_limit),
+        Panel("Memory", "bytes", (level("used", "memory"), level("cache", "memory_cache", True)), memory_limit),
+        Panel("Network", "rate", (rate("received", "net_rx_per_s"), rate("sent", "net_tx_per_s", True))),
+        Panel("Block I/O", "rate", (rate("read", "block_read_per_s"), rate("written", "block_write_per_s", True))),
+        Panel("Processes", "count", (level("processes", "pids"),), pids_limit),
     ]
 
 
-def _limit(value: Any) -> float | None:
+def _limit(value: float | None) -> float | None:
     return float(value) if value and 0 < value < _UNLIMITED else None
-
-
-def _level(name: str, samples: Sequence[Any], read: Callable[[Any], Any], aside: bool = False) -> Series:
-    known = [(sample.time, read(sample)) for sample in samples]
-    points = [(time, float(value)) for time, value in known if value is not None]
-    origin = samples[0].time if samples else 0.0
-    return Series(name, tuple(time - origin for time, _ in points), tuple(value for _, value in points), aside)
-
-
-def _rate(name: str, samples: Sequence[Any], read: Callable[[Any], Any], scale: float = 1.0, aside: bool = False) -> Series:
-    """Growth of a counter for each second times ``scale``. A counter that falls (another life of a container) counts as 0."""
-    times: list[float] = []
-    values: list[float] = []
-    for before, after in pairwise(samples):
-        old, new, passed = read(before), read(after), after.time - before.time
-        if old is None or new is None or passed <= 0:
-            continue
-        times.append(after.time - samples[0].time)
-        values.append(max(0.0, float(new - old)) / passed * scale)
-    return Series(name, tuple(times), tuple(values), aside)
 
 
 def marks(samples: Sequence[Any], info: ContainerInfo) -> list[Mark]:
     """OOM kills (the counter rose) and the end. Both are also told by words, not by a colour alone."""
     found = []
     for before, after in pairwise(samples):
-        killed = (after.oom_kills or 0) - (before.oom_kills or 0)
+        killed = after.oom_kills - before.oom_kills
         if killed > 0:
             found.append(Mark(after.time - samples[0].time, "OOM-killed" if killed == 1 else f"OOM-killed ×{killed}"))
     exit = info.exit
@@ -222,13 +184,9 @@ class Stats:
             for series in panel.series:
                 limit = panel.text(panel.limit) if panel.limit is not None and not series.aside else ""
                 name = panel.title if series.name in ("used", "processes") else f"{panel.title} {series.name}"
-                values = (
-                    [panel.text(value) for value in (series.last, series.mean, series.peak)] if series.values else ["-", "-", "-"]
-                )
+                values = [panel.text(value) for value in (series.last, series.mean, series.peak)] if series.values else ["-", "-", "-"]
                 rows.append((name, *values, limit, sparkline(series.values)))
-        lines = [
-            self.title + (f", {len(self.samples)} samples over {span(self.duration)}" if self.samples else ", nothing recorded yet")
-        ]
+        lines = [self.title + (f", {len(self.samples)} samples over {span(self.duration)}" if self.samples else ", nothing recorded yet")]
         lines.append(table(("METRIC", "LAST", "MEAN", "PEAK", "LIMIT", "COURSE"), rows))
         lines += [f"{mark.text} at {mark.time:.1f} s" for mark in self.marks()]
         return "\n".join(lines)
@@ -238,8 +196,8 @@ class Stats:
         cpu, memory, _, _, processes = self.panels()
         limit = memory.text(memory.limit) if memory.limit is not None else "-"
         last = self.samples[-1] if self.samples else None
-        received, sent = (size(last.net_rx or 0), size(last.net_tx or 0)) if last else ("-", "-")
-        read, written = (size(last.block_read or 0), size(last.block_write or 0)) if last else ("-", "-")
+        received, sent = (format_bytes(last.net_rx), format_bytes(last.net_tx)) if last else ("-", "-")
+        read, written = (format_bytes(last.block_read), format_bytes(last.block_write)) if last else ("-", "-")
         return (
             self.info.name,
             self.info.status,

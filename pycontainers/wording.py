@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 
 from .errors import ContainerFailed
+from .metrics.series import format_bytes
 from .protocol import ContainerInfo, ExitStatus, LogLine, Port
-from .text import ago, one_line, size, span
+from .text import ago, one_line, span
 
 
 def line_text(line: LogLine, timestamps: bool = False) -> str:
@@ -28,8 +29,8 @@ def failed(name: str, exit: ExitStatus, memory: int | None = None) -> ContainerF
     name = one_line(name)
     code = 1 if exit.code is None else exit.code
     if exit.oom_killed and code != 0:
-        limit = f"{size(memory)} of memory" if memory else "memory limit"
-        peak = f" (peak {size(exit.memory_peak)})" if exit.memory_peak else ""
+        limit = f"{format_bytes(memory)} of memory" if memory else "memory limit"
+        peak = f" (peak {format_bytes(exit.memory_peak)})" if exit.memory_peak else ""
         return ContainerFailed(
             f"container {name} was OOM-killed: it needed more than its {limit}{peak}",
             "give it more with --memory",
@@ -40,9 +41,7 @@ def failed(name: str, exit: ExitStatus, memory: int | None = None) -> ContainerF
     if code == 0:
         return None
     if exit.signal:
-        return ContainerFailed(
-            f"container {name} was ended by {signal_name(exit.signal)} (exit code {code})", exit.hint, exit_code=code
-        )
+        return ContainerFailed(f"container {name} was ended by {signal_name(exit.signal)} (exit code {code})", exit.hint, exit_code=code)
     return ContainerFailed(f"container {name} ended with exit code {code}", exit.hint, exit_code=code)
 
 

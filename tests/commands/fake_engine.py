@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 from pycontainers.errors import NameInUse, NotFound, near
 from pycontainers.events import Done, Note, StepFinished, StepOutput, StepStarted
+from pycontainers.metrics.sample import Sample
 from pycontainers.protocol import (
     BuildRequest,
     Check,
@@ -23,14 +23,9 @@ from pycontainers.protocol import (
 )
 
 
-def sample(time: float, **values: Any) -> Any:
+def sample(time: float, **values: Any) -> Sample:
     """A sample with everything at zero but what is given."""
-    names = (
-        "cpu_usage cpu_user cpu_system throttled throttled_periods periods memory memory_cache memory_rss swap pids "
-        "block_read block_write net_rx net_tx oom_kills"
-    )
-    base: dict[str, Any] = {"memory_limit": None, "pids_limit": None, **dict.fromkeys(names.split(), 0)}
-    return SimpleNamespace(time=time, **{**base, **values})
+    return Sample(time, **{name: int(value) for name, value in values.items()})
 
 
 @dataclass

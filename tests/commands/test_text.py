@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycontainers.text import EscapeFilter, ago, clean, one_line, size, span, table
+from pycontainers.text import EscapeFilter, ago, clean, one_line, span, table
 
 CLIPBOARD = b"\x1b]52;c;ZXZpbA==\x07"
 
@@ -55,4 +55,3 @@ def test_table_cells_cannot_break_rows() -> None:
 def test_words() -> None:
     assert span(0.4) == "0 seconds" and span(61) == "1 minute" and span(86400 * 3) == "3 days"
     assert ago(0.0) == "" and ago(10.0, 100.0) == "1 minute ago"
-    assert size(64 << 20) == "64.0 MiB" and size(12) == "12 B"
