@@ -50,7 +50,7 @@ def run(
     config = _config(image, command, options, input is not None)
     engine = native_engine()
     if detach:
-        return Container(engine, engine.start(engine.create(config).id))
+        return Container.launch(engine, config)
     output = Output()
     info, exit = engine.run(config, input.encode() if isinstance(input, str) else input, output)
     result = RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)

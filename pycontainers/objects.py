@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .errors import NotFound
+from .errors import ContainersError, NotFound
 from .metrics.series import format_bytes, to_columns
-from .protocol import Check, ContainerInfo, Engine, ExecConfig, ExitStatus, ImageHistory, ImageInfo, LogLine, Port
+from .protocol import Check, ContainerConfig, ContainerInfo, Engine, ExecConfig, ExitStatus, ImageHistory, ImageInfo, LogLine, Port
 from .text import ago, clean, one_line, table
 from .wording import exit_text, failed, line_text, ports_text, status_text
 
@@ -93,6 +93,19 @@ class Container:
     def __init__(self, engine: Engine, info: ContainerInfo) -> None:
         self._engine = engine
         self._info = info
+
+    @classmethod
+    def launch(cls, engine: Engine, config: ContainerConfig) -> Container:
+        """Create and start. What cannot be started does not stay behind (a port in use, a command that is not in the image)."""
+        info = engine.create(config)
+        try:
+            return cls(engine, engine.start(info.id))
+        except BaseException:
+            try:
+                engine.remove(info.id, force=True)
+            except ContainersError:
+                pass  # the reason why it did not start is what the user needs to read
+            raise
 
     @property
     def engine(self) -> Engine:

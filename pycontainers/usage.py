@@ -1,4 +1,4 @@
-"""What a container used: from recorded samples (``metrics.sample.Sample``) to panels (series with limits and marks) that a table, an SVG and plotly share."""
+"""What a container used: recorded samples (``metrics.sample.Sample``) as panels that a table, an SVG and plotly share."""
 
 from __future__ import annotations
 

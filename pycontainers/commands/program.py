@@ -23,6 +23,10 @@ T = TypeVar("T")
 PROMPT = "pycontainers"
 
 
+class Unread(KeyboardInterrupt):
+    """Nobody reads our output any more (``… run … | head``). As an interrupt it ends a foreground container: none writes on for nobody."""
+
+
 class ProgramFrontend:
     """stdout and stderr of this process. Bytes pass untouched into files and pipes; a terminal gets no clipboard escapes."""
 
@@ -46,8 +50,11 @@ class ProgramFrontend:
     def stream(self, stream: str, data: bytes) -> None:
         out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
         escape = self._filters.get(stream)
-        out.write(escape.feed(data).encode("utf-8", "replace") if escape else data)
-        out.flush()
+        try:
+            out.write(escape.feed(data).encode("utf-8", "replace") if escape else data)
+            out.flush()
+        except BrokenPipeError:
+            raise Unread from None
 
 
 def read_stdin() -> bytes:
@@ -62,10 +69,11 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ContainersError as error:
-        print("\n".join(error._render_traceback_()), file=sys.stderr)
+        # Hints are written for cells; the verbs are the same here.
+        print("\n".join(error._render_traceback_()).replace("%container ", f"{PROMPT} "), file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # Nobody reads any more (`… | head`): quiet, as the shell's own tools. The interpreter flushes once more at its end.
+    except (BrokenPipeError, Unread):
+        # Quiet, as the shell's own tools. The interpreter flushes stdout once more at its end: that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:

@@ -78,7 +78,7 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
         if body is not None:
             raise UsageError("a cell body is the stdin of a foreground run, and --detach was given", "leave out -d, or the body")
         config = config_of(args)
-        return Container(context.engine, context.engine.start(context.engine.create(config).id))
+        return Container.launch(context.engine, config)
     stdin = body.encode() if body is not None else context.stdin() if args.interactive and context.stdin else None
     config = config_of(args, stdin is not None)
     output = Output(context.frontend.stream)

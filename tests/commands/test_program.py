@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -84,8 +86,8 @@ def test_results_are_printed(engine: FakeEngine, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == "web\n"
 
 
-def test_build_prints_whole_lines(engine: FakeEngine, capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM host\n")  # type: ignore[operator]
+def test_build_prints_whole_lines(engine: FakeEngine, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM host\n")
     assert main(["build", "-t", "x", str(tmp_path)]) == 0
     captured = capsys.readouterr()
     assert captured.out.strip() == "sha256:" + "2" * 64
@@ -104,3 +106,23 @@ def test_interrupt(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(engine, "run", interrupted)
     assert main(["run", "host"]) == 130
+
+
+def test_nobody_reads(engine: FakeEngine, tmp_path: Path) -> None:
+    """The container of a foreground run is interrupted, the program is quiet, the code is that of SIGPIPE."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from fake_engine import FakeEngine\n"
+        "import pycontainers.commands.program as p\n"
+        "E = FakeEngine(); E.output = [('stdout', b'y\\n' * 40000)] * 20\n"
+        "p.native_engine = lambda: E\n"
+        "sys.exit(p.main(['run', 'host']))\n"
+    )
+    program = subprocess.Popen(
+        [sys.executable, "-c", code, str(Path(__file__).parent)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    assert program.stdout is not None and program.stderr is not None
+    program.stdout.readline()
+    program.stdout.close()
+    assert program.stderr.read() == b"" and program.wait(timeout=20) == 141
+    program.stderr.close()

@@ -9,7 +9,7 @@ import pytest
 from fake_engine import FakeEngine, sample
 
 import pycontainers as pc
-from pycontainers.errors import BuildError, ContainerFailed, NameInUse, NotFound, UsageError
+from pycontainers.errors import BuildError, ContainerFailed, NameInUse, NotFound, PortInUse, UsageError
 from pycontainers.objects import Container, ContainerList, ImageList, RunResult
 from pycontainers.protocol import ExitStatus, LogLine
 from pycontainers.usage import Stats, StatsTable
@@ -64,6 +64,18 @@ def test_near_images_and_names_in_use(command: Any) -> None:
     with pytest.raises(NotFound) as caught:
         command("run hots")
     assert "host" in caught.value.hint
+
+
+def test_what_cannot_start_does_not_stay(command: Any, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(container: str) -> None:
+        raise PortInUse("port 8080 is in use", "another port")
+
+    monkeypatch.setattr(engine, "start", busy)
+    with pytest.raises(PortInUse):
+        command("run -d --name web -p 8080:80 host")
+    with pytest.raises(PortInUse):
+        pc.run("host", detach=True)
+    assert not engine.boxes
 
 
 def test_exec(command: Any, engine: FakeEngine) -> None:
