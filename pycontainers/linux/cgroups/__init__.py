@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .group import Group, check, create, open
+from .group import Group, check, create, enter, open
 from .layout import Layout, layout
 
-__all__ = ["Group", "Layout", "check", "create", "layout", "open"]
+__all__ = ["Group", "Layout", "check", "create", "enter", "layout", "open"]

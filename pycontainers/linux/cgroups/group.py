@@ -37,8 +37,29 @@ class Group:
     def folders(self) -> list[str]:
         return list(dict.fromkeys(self.paths.values()))
 
+    def entrances(self) -> list[int]:
+        """Descriptors through which a process puts *itself* in, by :func:`enter`; [] where ``fd`` serves (v2).
+
+        Moving another process takes the kernel's global threadgroup lock, which waits for an RCU grace period: 12 ms for eight
+        hierarchies. A single thread that moves itself through v1's ``tasks`` skips it (cgroup_procs_write_start in
+        kernel/cgroup/cgroup.c): 0.1 ms. The right to do so is that of whoever opened the file.
+        """
+        if self.layout.version == "v2":
+            return []
+        return [_open(f"{folder}/tasks", os.O_WRONLY | os.O_CLOEXEC) for folder in self.folders]
+
+    def join(self) -> None:
+        """Move the calling, single-threaded process in, in every hierarchy."""
+        if self.layout.version == "v2":
+            files.write(f"{self.folders[0]}/cgroup.procs", 0)
+            return
+        entrances = self.entrances()
+        enter(entrances)
+        for fd in entrances:
+            os.close(fd)
+
     def add(self, pid: int) -> None:
-        """Move a process in, in every hierarchy."""
+        """Move another process in, in every hierarchy."""
         for folder in self.folders:
             files.write(f"{folder}/cgroup.procs", pid)
 
@@ -121,6 +142,12 @@ class Group:
                     time.sleep(0.001)
 
 
+def enter(entrances: list[int]) -> None:
+    """Put the calling thread into the groups behind :meth:`Group.entrances`."""
+    for fd in entrances:
+        os.write(fd, b"0")
+
+
 def _refused(row: v1.Setting, error: OSError, why: str) -> None:
     from ...errors import LimitError  # only when something went wrong
 
@@ -164,7 +191,7 @@ def open(path: str) -> Group:
     return Group(path)
 
 
-_CHECKS = {
+_CHECKS: dict[str, dict[str, Any]] = {
     "memory": {"memory": {"limit": 64 << 20}},
     "swap": {"memory": {"limit": 64 << 20, "swap": 96 << 20}},
     "cpus": {"cpu": {"quota": 50000, "period": 100000}},

@@ -24,7 +24,8 @@ class Layout:
 
 def parse(mountinfo: str, root: str = "") -> Layout:
     """The layout that a mountinfo text describes; files are looked for below ``root`` (tests)."""
-    unified, controllers, read_only = "", {}, []
+    unified, read_only = "", []
+    controllers: dict[str, str] = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
         fields, rest = before.split(), after.split()
