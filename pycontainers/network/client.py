@@ -1,0 +1,99 @@
+"""What supervisor and engine call. Cheap: standard library only; the work is done in the network helper.
+
+Each call opens a connection (0.1 ms) and starts the helper where none runs (0.4 s, once).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .. import __version__
+from ..linux import helper, sockets
+from ..paths import Paths
+
+NAME = "network"
+SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
+"""Candidates for the subnet of a new network, separated by commas: for sites whose own networks the defaults would shadow."""
+
+
+def command(paths: Paths, python: str = "") -> list[str]:
+    """How the helper is started. ``python``: an interpreter that finds pycontainers and pyroute2 (default: this one)."""
+    argv = [python or sys.executable, "-I", "-m", "pycontainers.network.helper"]
+    argv += ["--home", str(paths.home), "--socket", str(paths.network_socket)]
+    for subnet in filter(None, os.environ.get(SUBNETS_VARIABLE, "").split(",")):
+        argv += ["--subnet", subnet.strip()]
+    return argv
+
+
+def connect(paths: Paths, python: str = "", timeout: float = 15.0) -> socket.socket:
+    """A connection to the helper, started where needed; useful ahead of need, too."""
+    return helper.connect(paths.network_socket, NAME, command(paths, python), __version__, paths.locks, timeout)
+
+
+def attach(
+    paths: Paths, container: str, namespace: int, network: str = "bridge", hostname: str = "", python: str = ""
+) -> dict[str, Any]:
+    """Give the network namespace behind the descriptor ``namespace`` an ``eth0`` in ``network``.
+
+    :returns: ``{"interface", "address", "prefix", "gateway", "mac", "notes"}``; ``notes`` are lines for the user.
+    :raises NetworkError: no right, no free address, no support in the kernel.
+    """
+    message = {"op": "attach", "container": container, "network": network, "hostname": hostname}
+    return _ask(paths, message, [namespace], python)
+
+
+def detach(paths: Paths, container: str, network: str = "bridge", python: str = "") -> None:
+    """Free the address of ``container``; nothing when it has none. Its link goes with its namespace.
+
+    Without a folder of the network nothing can be leased, and no helper is started to find that out.
+    """
+    if (paths.networks / network).exists():
+        _ask(paths, {"op": "detach", "container": container, "network": network}, (), python)
+
+
+def sweep(paths: Paths, alive: Iterable[str], grace: float = 30.0, network: str = "bridge", python: str = "") -> dict[str, list[str]]:
+    """Free leases and links of containers that are not in ``alive`` (full ids).
+
+    :param grace: seconds; younger leases stay, their containers may have started after ``alive`` was read.
+    :returns: ``{"leases": ids, "links": interface names}`` of what went.
+    """
+    if not (paths.networks / network).exists():
+        return {"leases": [], "links": []}
+    message = {"op": "sweep", "alive": sorted(alive), "grace": grace, "network": network}
+    return _ask(paths, message, (), python)
+
+
+def check(paths: Paths, python: str = "") -> dict[str, Any]:
+    """Facts for doctor: ``net_admin``, ``ip_forward``, ``exists`` (bools), ``nftables`` ("" or what is wrong), ``bridge``,
+    ``subnet``, ``leases`` (number), ``dropping`` (chains of others that drop forwarded packets).
+    """
+    return _ask(paths, {"op": "check"}, (), python)
+
+
+def remove(paths: Paths, network: str = "bridge", python: str = "") -> bool:
+    """Take the network down entirely. True when there was a bridge.
+
+    :raises StateError: a container has an address in it.
+    """
+    return bool(_ask(paths, {"op": "remove", "network": network}, (), python)["removed"])
+
+
+def leave(paths: Paths) -> None:
+    """Ask a running helper to leave; nothing when none runs."""
+    with contextlib.suppress(OSError), sockets.connect(paths.network_socket, 5.0) as sock:
+        sockets.receive(sock)
+        sockets.send(sock, {"op": "leave"})
+        while sockets.receive(sock)[0] is not None:
+            pass
+
+
+def _ask(paths: Paths, message: dict[str, Any], fds: Sequence[int], python: str) -> dict[str, Any]:
+    reply, received, sock = helper.request(lambda: connect(paths, python), message, fds)
+    sock.close()
+    sockets.close_all(received)
+    return reply
