@@ -23,14 +23,16 @@ E = FakeEngine(); m.native_engine = c.native_engine = lambda: E
 """
 
 
-def execute(*cells: str, environ: dict[str, str] | None = None, monkeypatch: pytest.MonkeyPatch, allow_errors: bool = False) -> list[Any]:
+def execute(
+    *cells: str, environ: dict[str, str] | None = None, monkeypatch: pytest.MonkeyPatch, allow_errors: bool = False, coalesce: bool = True
+) -> list[Any]:
     """Run cells in a kernel; the outputs of each."""
     for name in ("JPY_SESSION_NAME", "PYCONTAINERS_STATIC"):
         monkeypatch.delenv(name, raising=False)
     for name, value in (environ or {}).items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (SETUP, *cells)])
-    NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=allow_errors, coalesce_streams=True).execute()
+    NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=allow_errors, coalesce_streams=coalesce).execute()
     return [cell.outputs for cell in notebook.cells[1:]]
 
 
@@ -129,3 +131,17 @@ def test_loading_imports_no_heavy_package() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_streams_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    (outputs,) = execute(
+        "E.output = [('stdout', b'1\\n'), ('stderr', b'2\\n'), ('stdout', b'3\\n'), ('stderr', b'4\\n')]\n%container run --rm host x",
+        monkeypatch=monkeypatch,
+        coalesce=False,  # nbclient's joining is by name alone
+    )
+    assert [(output["name"], output["text"]) for output in outputs] == [
+        ("stdout", "1\n"),
+        ("stderr", "2\n"),
+        ("stdout", "3\n"),
+        ("stderr", "4\n"),
+    ]
