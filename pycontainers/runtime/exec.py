@@ -41,7 +41,7 @@ def _run(folder: str, request: dict[str, Any], fds: list[int], programs: Any, co
     owner = (linux.get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
     for fd in fds[1:]:
         os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
-    cgroups.open(linux["cgroupsPath"]).add(os.getpid())
+    cgroups.open(linux["cgroupsPath"]).join()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
     namespaces.setns(pidfd, namespaces.flags_of([n["type"] for n in linux["namespaces"]]))

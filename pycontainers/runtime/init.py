@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import ContainersError, IsolationError
 from ..linux import mounts, namespaces, syscalls
+from ..linux.cgroups import enter
 from . import defaults
 from .confine import Confinement, become
 from .rootfs import Outside
@@ -41,6 +42,7 @@ class Init:
         channel: int,
         stdio: tuple[int, int, int],
         cgroups: list[tuple[str, str]],
+        entrances: list[int],
     ) -> None:
         self.spec = spec
         self.outside = outside
@@ -48,12 +50,14 @@ class Init:
         self.channel = channel  # our end of a socket pair with the supervisor
         self.stdio = stdio
         self.cgroups = cgroups  # [(name of the mount under /sys/fs/cgroup, v1 controllers or "" for v2)]
+        self.entrances = entrances  # v1 cgroups to step into
         self.made: list[str] = []  # mount points that had to be made in the image
 
     def run(self) -> None:
         """Never returns. Steps that wait for the supervisor are its numbered synchronisation points."""
         try:
-            self._await(b"1")  # 1: cgroup joined, ID maps written
+            enter(self.entrances)  # before anything is allocated; on v2 the clone itself did it
+            self._await(b"1")  # 1: ID maps written
             self._become_root()
             self._session()
             self._build()

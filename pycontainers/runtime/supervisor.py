@@ -117,7 +117,8 @@ class Supervisor:
         outside = rootfs.prepare(self.spec, self.record["rootfs"] | {"home": self.home}, stage, self.idmap)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         stdio = self._pipes()
-        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, _cgroup_mounts())
+        entrances = self.group.entrances()
+        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, _cgroup_mounts(), entrances)
         os.mkdir(f"{stage}/r")
         os.chmod(f"{stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
         os.chdir(f"{stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
@@ -128,7 +129,7 @@ class Supervisor:
             init.run()
         os.chdir("/")
         theirs.close()
-        for fd in (*stdio, self.stdin):
+        for fd in (*stdio, self.stdin, *entrances):
             if fd >= 0:
                 os.close(fd)
         self.stdin = -1
@@ -143,8 +144,6 @@ class Supervisor:
         if linux.get("uidMappings"):
             uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
             write_maps(self.pid, uids, gids)
-        if self.group.fd is None:
-            self.group.add(self.pid)
         channel.sendall(b"1")
         if self.record["network"] == "bridge":
             self._join_network()  # while the child mounts

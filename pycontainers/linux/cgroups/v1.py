@@ -1,164 +1,186 @@
-"""cgroup v1: one hierarchy a controller, or several controllers in one. See Documentation/admin-guide/cgroup-v1/."""
+"""cgroup v1: one hierarchy a controller, or several controllers in one. See Documentation/admin-guide/cgroup-v1/ of Linux."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections import namedtuple
 from typing import Any
 
 from . import files
-from .layout import Layout
+from .layout import Tree
 
-#: what limits are written to: (key of the OCI resources, controller, file, option of the user)
-Setting = tuple[str, str, object, str]
+#: One limit: controller, the file (a tuple: the first that exists), value, the user's option, and whether the user asked for it.
+Setting = namedtuple("Setting", "controller files value option asked", defaults=(True,))
 
-
-def folders(layout: Layout, path: str) -> dict[str, str]:
-    """controller -> folder of the group; the v2 tree of a hybrid machine holds nothing that is needed and is left alone."""
-    return {controller: mountpoint + path for controller, mountpoint in layout.controllers.items()}
+_UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
+_BLOCK = "blkio.throttle.io_service_bytes_recursive"
 
 
-def prepare(layout: Layout, path: str) -> None:
-    """Make every folder. A v1 cpuset takes no process before its cpus and mems are set: they are copied down from the parent."""
-    for mountpoint in dict.fromkeys(layout.controllers.values()):
-        os.makedirs(mountpoint + path, exist_ok=True)
-    if "cpuset" in layout.controllers:
-        current = layout.controllers["cpuset"]
-        for part in path.strip("/").split("/"):
-            parent, current = current, f"{current}/{part}"
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if not files.read(f"{current}/{name}").strip():
-                    files.write(f"{current}/{name}", files.read(f"{parent}/{name}").strip())
+def make(tree: Tree, path: str) -> dict[str, str]:
+    """Make the folder. Returns controller -> why it is missing: on v1 every controller of the hierarchy is there.
+
+    :raises FileExistsError: the group exists.
+    """
+    parent = tree.base
+    parts = path.strip("/").split("/")
+    for part in parts:
+        current = f"{parent}/{part}"
+        try:
+            os.mkdir(current, 0o755)
+            made = True
+        except FileExistsError:
+            if part is parts[-1]:
+                raise
+            made = False
+        if made or "cpuset" in tree.controllers:
+            _initialise(tree, parent, current)
+        parent = current
+    return {}
+
+
+def _initialise(tree: Tree, parent: str, current: str) -> None:
+    if "cpuset" in tree.controllers:
+        # A v1 cpuset is born empty and takes no process (ENOSPC) before it has both: copied down from the parent (cpusets.rst).
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not files.read(f"{current}/{name}").strip():
+                files.write(f"{current}/{name}", files.read(f"{parent}/{name}").strip())
+    if "memory" in tree.controllers:
+        # Before Linux 5.11 a child's memory counted for its parent only with this set, and only before the first child was made.
+        try:
+            if files.read(f"{current}/memory.use_hierarchy").strip() == "0":
+                files.write(f"{current}/memory.use_hierarchy", "1")
+        except OSError:
+            pass
 
 
 def settings(resources: dict[str, Any]) -> list[Setting]:
-    """(controller, file, value, option) in the order in which they have to be written.
-
-    Swap: v1's memsw counts memory plus swap, as Docker's option does.
-    """
+    """What to write, in order. Swap: v1's memsw counts memory plus swap, as Docker's option does, and by default twice the memory."""
     memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
     blkio, pids = resources.get("blockIO") or {}, resources.get("pids") or {}
-    table: list[tuple[str, str, object, str]] = [
-        ("memory", "memory.limit_in_bytes", memory.get("limit"), "--memory"),
-        ("memory", "memory.memsw.limit_in_bytes", memory.get("swap"), "--memory-swap"),
-        ("memory", "memory.soft_limit_in_bytes", memory.get("reservation"), "--memory-reservation"),
-        ("cpu", "cpu.shares", cpu.get("shares"), "--cpu-shares"),
-        ("cpu", "cpu.cfs_period_us", cpu.get("period"), "--cpus"),
-        ("cpu", "cpu.cfs_quota_us", cpu.get("quota"), "--cpus"),
-        ("cpuset", "cpuset.cpus", cpu.get("cpus"), "--cpuset-cpus"),
-        ("cpuset", "cpuset.mems", cpu.get("mems"), "--cpuset-mems"),
-        ("pids", "pids.max", _pids(pids.get("limit")), "--pids-limit"),
-        ("blkio", "blkio.weight", blkio.get("weight"), "--blkio-weight"),
+    limit = memory.get("limit")
+    swap, asked = swap_total(memory)
+    table = [
+        Setting("memory", ("memory.limit_in_bytes",), limit, "--memory"),
+        Setting("memory", ("memory.memsw.limit_in_bytes",), swap, "--memory-swap", asked),
+        Setting("memory", ("memory.soft_limit_in_bytes",), memory.get("reservation"), "--memory-reservation"),
+        Setting("cpu", ("cpu.shares",), cpu.get("shares"), "--cpu-shares"),
+        Setting("cpu", ("cpu.cfs_period_us",), cpu.get("period"), "--cpus"),
+        Setting("cpu", ("cpu.cfs_quota_us",), cpu.get("quota"), "--cpus"),
+        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
+        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
+        Setting("pids", ("pids.max",), pids_max(pids.get("limit")), "--pids-limit"),
+        # BFQ has a file of its own from Linux 5.0 on; both take 10..1000 here (runc tries them in this order).
+        Setting("blkio", ("blkio.bfq.weight", "blkio.weight"), blkio.get("weight"), "--blkio-weight"),
     ]
-    return [row for row in table if row[2] is not None]
+    return [row for row in table if row.value is not None]
 
 
-def _pids(limit: int | None) -> object:
-    return None if limit is None else "max" if limit < 0 else limit
+def swap_total(memory: dict[str, Any]) -> tuple[int | None, bool]:
+    """(memory plus swap in bytes, whether it was asked for). Docker: twice the memory where only that is limited.
+
+    A value of exactly that is taken for the default: :func:`.limits.to_oci` writes it into the specification, as Docker does.
+    """
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if limit is not None and limit > 0 and (swap is None or swap == 2 * limit):
+        return 2 * limit, False
+    return swap, True
 
 
-def order(wanted: list[Setting], group: dict[str, str]) -> list[Setting]:
-    """memory.limit may never exceed memsw.limit at any moment: when raising both, memsw goes first."""
-    limits = [row for row in wanted if row[1] in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")]
+def pids_max(limit: int | None) -> object:
+    return None if limit is None else "max" if limit <= 0 else limit
+
+
+def order(rows: list[Setting], group: dict[str, str]) -> list[Setting]:
+    """memory.limit may never exceed memsw.limit at any moment, so memsw goes first when memory rises above what memsw is now."""
+    limits = [row for row in rows if row.files[0] in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")]
     if len(limits) == 2 and "memory" in group:
         try:
             now = int(files.read(f"{group['memory']}/memory.memsw.limit_in_bytes"))
         except OSError:
-            return wanted
-        if int(str(limits[0][2])) > now:
-            return [limits[1], limits[0], *(row for row in wanted if row not in limits)]
-    return wanted
+            return rows
+        if int(limits[0].value) > now or int(limits[0].value) < 0:
+            return [limits[1], limits[0], *(row for row in rows if row not in limits)]
+    return rows
 
 
-def writers(controller: str, name: str, folder: str) -> str:
-    """The file to write; blkio has another name under the BFQ scheduler."""
-    if name == "blkio.weight" and not os.path.exists(f"{folder}/{name}"):
-        return f"{folder}/blkio.bfq.weight"
-    return f"{folder}/{name}"
+def explain(row: Setting, error: OSError) -> str:
+    """What a refused write means to a user."""
+    name = row.files[-1]
+    if error.errno == errno.ENOENT:
+        reasons = {
+            "memory.memsw.limit_in_bytes": "this kernel does not account swap (boot with swapaccount=1)",
+            "blkio.weight": "no block I/O scheduler of this machine has weights (BFQ has)",
+        }
+        return reasons.get(name, f"this kernel has no {name}")
+    if error.errno == errno.EBUSY and row.controller == "memory":
+        return "more than that is in use already"
+    return error.strerror or str(error)
 
 
-def metric_files(group: dict[str, str]) -> dict[str, str]:
-    names = {
-        "cpuacct": ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys"),
-        "cpu": ("cpu.stat",),
-        "memory": ("memory.usage_in_bytes", "memory.stat", "memory.limit_in_bytes", "memory.oom_control"),
-        "pids": ("pids.current", "pids.max"),
-        "blkio": ("blkio.throttle.io_service_bytes_recursive",),
-    }
-    return {name: f"{group[controller]}/{name}" for controller, some in names.items() if controller in group for name in some}
+_COUNTERS = {
+    "cpuacct": ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys"),
+    "cpu": ("cpu.stat",),
+    "memory": ("memory.usage_in_bytes", "memory.stat", "memory.limit_in_bytes", "memory.oom_control"),
+    "pids": ("pids.current", "pids.max"),
+    "blkio": (_BLOCK,),
+}
 
 
-_UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
+def counters(group: dict[str, str]) -> files.Counters:
+    """Open the files with counters, for :func:`read_counters`."""
+    return files.Counters(
+        {name: f"{group[controller]}/{name}" for controller, names in _COUNTERS.items() if controller in group for name in names}
+    )
 
 
-def read_metrics(fds: dict[str, int]) -> dict[str, int]:
-    """Counters by the names of :class:`pycontainers.metrics.sample.Sample`; what a kernel lacks is left out."""
+def read_counters(group: dict[str, str], open_files: files.Counters, found: dict[str, int]) -> None:
+    """Put into ``found``, by the names of :class:`pycontainers.metrics.sample.Sample`, what these controllers know.
 
-    def number(name: str) -> int:
-        text = files.again(fds[name]).strip() if name in fds else "0"
-        return int(text) if text.isdigit() else 0
-
-    memory = files.pairs(files.again(fds["memory.stat"])) if "memory.stat" in fds else {}
-    cpu = files.pairs(files.again(fds["cpu.stat"])) if "cpu.stat" in fds else {}
-    limit = number("memory.limit_in_bytes")
-    read, written = _block(files.again(fds[_BLOCK])) if _BLOCK in fds else (0, 0)
-    oom = files.pairs(files.again(fds["memory.oom_control"])) if "memory.oom_control" in fds else {}
-    return {
-        "cpu_usage": number("cpuacct.usage"),
-        "cpu_user": number("cpuacct.usage_user"),
-        "cpu_system": number("cpuacct.usage_sys"),
-        "throttled": cpu.get("throttled_time", 0),
-        "throttled_periods": cpu.get("nr_throttled", 0),
-        "periods": cpu.get("nr_periods", 0),
-        "memory": max(0, number("memory.usage_in_bytes") - memory.get("total_inactive_file", 0)),
-        "memory_cache": memory.get("total_cache", 0),
-        "memory_rss": memory.get("total_rss", 0),
-        "memory_limit": 0 if limit >= _UNLIMITED else limit,
-        "swap": memory.get("total_swap", 0),
-        "pids": number("pids.current"),
-        "pids_limit": number("pids.max"),
-        "block_read": read,
-        "block_write": written,
-        "oom_kills": oom.get("oom_kill", 0),
-    }
-
-
-_BLOCK = "blkio.throttle.io_service_bytes_recursive"
-
-
-def _block(text: str) -> tuple[int, int]:
-    """Lines ``8:0 Read 4096``; a partition's disk is counted once, since only whole disks are listed."""
-    read = written = 0
-    for line in text.splitlines():
-        parts = line.split()
-        if len(parts) == 3 and parts[1] == "Read":
-            read += int(parts[2])
-        elif len(parts) == 3 and parts[1] == "Write":
-            written += int(parts[2])
-    return read, written
+    :raises OSError: ENODEV when the group was removed.
+    """
+    number = open_files.number
+    if "cpuacct" in group:
+        found["cpu_usage"] = number("cpuacct.usage")
+        found["cpu_user"] = number("cpuacct.usage_user")
+        found["cpu_system"] = number("cpuacct.usage_sys")
+    if "cpu" in group:
+        cpu = open_files.flat("cpu.stat")
+        found["throttled"] = files.keyed(cpu, b"throttled_time")
+        found["throttled_periods"] = files.keyed(cpu, b"nr_throttled")
+        found["periods"] = files.keyed(cpu, b"nr_periods")
+    if "memory" in group:
+        memory = open_files.flat("memory.stat")
+        limit = number("memory.limit_in_bytes")
+        # Docker's "usage" leaves out file cache that would be given back at once (calculateMemUsageUnixNoCache in docker/cli).
+        found["memory"] = max(0, number("memory.usage_in_bytes") - files.keyed(memory, b"total_inactive_file"))
+        found["memory_cache"] = files.keyed(memory, b"total_cache")
+        found["memory_rss"] = files.keyed(memory, b"total_rss")
+        found["swap"] = files.keyed(memory, b"total_swap")
+        found["memory_limit"] = 0 if limit >= _UNLIMITED else limit
+        found["oom_kills"] = files.keyed(open_files.flat("memory.oom_control"), b"oom_kill")
+    if "pids" in group:
+        found["pids"] = number("pids.current")
+        found["pids_limit"] = number("pids.max")
+    if "blkio" in group:
+        words = open_files.words(_BLOCK)  # "8:0 Read 4096" a line and kind, "Total 4096" at the end
+        found["block_read"] = sum(int(words[i + 1]) for i, word in enumerate(words) if word == b"Read")
+        found["block_write"] = sum(int(words[i + 1]) for i, word in enumerate(words) if word == b"Write")
 
 
 def events(group: dict[str, str]) -> dict[str, int]:
-    if "memory" not in group:
-        return {}
-    found = files.pairs(files.read(f"{group['memory']}/memory.oom_control"))
-    return {"oom_kill": found.get("oom_kill", 0), "oom": found.get("under_oom", 0)}
+    """v1 counts only the kills: ``oom`` is the same number."""
+    killed = files.keyed(b"\n" + files.read(f"{group['memory']}/memory.oom_control").encode(), b"oom_kill")
+    return {"oom_kill": killed, "oom": killed}
 
 
 def peak(group: dict[str, str]) -> int:
-    return int(files.read(f"{group['memory']}/memory.max_usage_in_bytes")) if "memory" in group else 0
+    return int(files.read(f"{group['memory']}/memory.max_usage_in_bytes"))
 
 
 def freeze(group: dict[str, str], frozen: bool) -> None:
     files.write(f"{group['freezer']}/freezer.state", "FROZEN" if frozen else "THAWED")
 
 
-def explain(row: Setting, error: OSError) -> str:
-    """What a refused write means to a user."""
-    if error.errno == errno.ENOENT:
-        reasons = {
-            "memory.memsw.limit_in_bytes": "swap accounting is off (boot with swapaccount=1)",
-            "blkio.weight": "no block I/O scheduler here has weights (BFQ has)",
-        }
-        return reasons.get(row[1], f"this kernel has no {row[1]}")
-    return error.strerror or str(error)
+def is_frozen(group: dict[str, str]) -> bool:
+    return files.read(f"{group['freezer']}/freezer.state").strip() == "FROZEN"

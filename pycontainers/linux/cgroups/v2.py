@@ -1,4 +1,4 @@
-"""cgroup v2: one tree for all controllers. See Documentation/admin-guide/cgroup-v2.rst. The mirror of :mod:`.v1`."""
+"""cgroup v2: one tree for all controllers. See Documentation/admin-guide/cgroup-v2.rst of Linux. The mirror of :mod:`.v1`."""
 
 from __future__ import annotations
 
@@ -7,62 +7,113 @@ import os
 from typing import Any
 
 from . import files
-from .layout import Layout
-from .v1 import Setting, _pids
+from .layout import Tree
+from .v1 import Setting, pids_max, swap_total
 
-_WANTED = ("cpu", "cpuset", "io", "memory", "pids")
-
-
-def folders(layout: Layout, path: str) -> dict[str, str]:
-    """controller -> folder of the group: the same folder for each."""
-    return dict.fromkeys(layout.controllers, layout.unified + path)
+_WANTED = {"cpu": "cpu", "cpuset": "cpuset", "io": "blkio", "memory": "memory", "pids": "pids"}  # v2's name -> ours
+_CORE = ("cpuacct", "freezer")  # CPU time and cgroup.freeze need no controller
 
 
-def prepare(layout: Layout, path: str) -> None:
-    """Make the folder, and enable the controllers from the root down to its parent: a child has what its parent passes on.
+def make(tree: Tree, path: str) -> dict[str, str]:
+    """Make the folder, its parents passing every controller on. Returns controller -> why it is missing in the group.
 
-    A cgroup with processes of its own cannot pass on controllers, except the root ("no internal processes"): EBUSY then.
+    :raises FileExistsError: the group exists.
     """
-    current = layout.unified
-    for part in path.strip("/").split("/"):
-        available = set(files.read(f"{current}/cgroup.controllers").split())
-        enabled = set(files.read(f"{current}/cgroup.subtree_control").split())
-        for name in _WANTED:
-            if name in available - enabled:
-                files.write(f"{current}/cgroup.subtree_control", f"+{name}")
+    current = tree.base
+    parts = path.strip("/").split("/")
+    missing: dict[str, str] = {}
+    for part in parts:
+        missing = _enable(current) | missing
         current = f"{current}/{part}"
-        os.makedirs(current, exist_ok=True)
+        try:
+            os.mkdir(current, 0o755)
+        except FileExistsError:
+            if part is parts[-1]:
+                raise
+    return missing
 
 
-def shares_to_weight(shares: int) -> int:
-    """Docker's 2..262144 to v2's 1..10000, linearly as runc and crun do (KEP-2254: 1 + (shares - 2) * 9999 / 262142)."""
-    return 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142
+def _enable(folder: str) -> dict[str, str]:
+    """Let the children of ``folder`` have its controllers. Returns controller -> why not.
+
+    One write each: a write of several is refused whole when one of them is.
+    """
+    missing = {}
+    available = files.read(f"{folder}/cgroup.controllers").split()
+    enabled = files.read(f"{folder}/cgroup.subtree_control").split()
+    for name, ours in _WANTED.items():
+        if name not in available:
+            missing[ours] = f"{folder} does not have the {name} controller"
+        elif name not in enabled:
+            try:
+                files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
+            except OSError as error:
+                missing[ours] = _refusal(folder, name, error)
+    return missing
 
 
-def blkio_to_io(weight: int) -> int:
-    """v1's 10..1000 to v2's 1..10000, as runc and crun do."""
+def _refusal(folder: str, name: str, error: OSError) -> str:
+    if error.errno == errno.EBUSY:
+        # "No Internal Process Constraint": a group other than the real root has processes, or passes controllers on, never both.
+        return (
+            f"{folder} cannot pass the {name} controller on while processes sit in it "
+            f"(EBUSY; move them: mkdir {folder}/init; xargs -rn1 <{folder}/cgroup.procs >{folder}/init/cgroup.procs)"
+        )
+    return f"{folder} cannot pass the {name} controller on: {error.strerror} ({errno.errorcode.get(error.errno or 0, '?')})"
+
+
+def controllers(folder: str) -> list[str]:
+    """What a group really has, by our names; [] for one that does not exist."""
+    try:
+        present = files.read(f"{folder}/cgroup.controllers").split()
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [ours for name, ours in _WANTED.items() if name in present] + list(_CORE)
+
+
+def weight_of_shares(shares: int) -> int:
+    """Docker's 2..262144 (1024 is the default) to v2's 1..10000 (100 is the default).
+
+    The curve that runc 1.3.2 and crun 1.23 use, since the older straight line made 39 of the default: with l = log2(shares),
+    10 ** ((l*l + 125*l) / 612 - 7/34), rounded up (opencontainers/cgroups, ConvertCPUSharesToCgroupV2Value).
+    """
+    from math import ceil, log2
+
+    if shares <= 2:
+        return 1
+    if shares >= 262144:
+        return 10000
+    level = log2(shares)
+    return ceil(10 ** ((level * level + 125 * level) / 612 - 7 / 34))
+
+
+def io_weight(weight: int) -> int:
+    """v1's 10..1000 to io.weight's 1..10000 (opencontainers/cgroups, ConvertBlkIOToIOWeightValue)."""
     return 1 + (weight - 10) * 9999 // 990
 
 
 def settings(resources: dict[str, Any]) -> list[Setting]:
-    """(controller, file, value, option). memory.swap.max counts swap alone: Docker's figure less the memory limit."""
+    """What to write, in order. memory.swap.max counts swap alone: Docker's figure less the memory limit."""
     memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
     blkio, pids = resources.get("blockIO") or {}, resources.get("pids") or {}
-    quota = cpu.get("quota")
+    limit, quota, shares, weight = memory.get("limit"), cpu.get("quota"), cpu.get("shares"), blkio.get("weight")
+    total, asked = swap_total(memory)
     bandwidth = None if quota is None else f"{'max' if quota < 0 else quota} {cpu.get('period') or 100000}"
-    table: list[Setting] = [
-        ("memory", "memory.max", _limit(memory.get("limit")), "--memory"),
-        ("memory", "memory.swap.max", _swap(memory.get("limit"), memory.get("swap")), "--memory-swap"),
-        ("memory", "memory.low", memory.get("reservation"), "--memory-reservation"),
-        ("cpu", "cpu.weight", None if cpu.get("shares") is None else shares_to_weight(cpu["shares"]), "--cpu-shares"),
-        ("cpu", "cpu.max", bandwidth, "--cpus"),
-        ("cpuset", "cpuset.cpus", cpu.get("cpus"), "--cpuset-cpus"),
-        ("cpuset", "cpuset.mems", cpu.get("mems"), "--cpuset-mems"),
-        ("pids", "pids.max", _pids(pids.get("limit")), "--pids-limit"),
-        ("blkio", "io.weight", None if blkio.get("weight") is None else f"default {blkio_to_io(blkio['weight'])}", "--blkio-weight"),
+    table = [
+        Setting("memory", ("memory.max",), _limit(limit), "--memory"),
+        Setting("memory", ("memory.swap.max",), _swap(limit, total), "--memory-swap", asked),
+        Setting("memory", ("memory.low",), memory.get("reservation"), "--memory-reservation"),
+        Setting("cpu", ("cpu.weight",), None if shares is None else weight_of_shares(shares), "--cpu-shares"),
+        Setting("cpu", ("cpu.max",), bandwidth, "--cpus"),
+        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
+        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
+        Setting("pids", ("pids.max",), pids_max(pids.get("limit")), "--pids-limit"),
+        # BFQ's own file takes v1's figures as they are (1..1000); io.weight wants v2's. runc tries BFQ first.
+        Setting("blkio", ("io.bfq.weight", "io.weight"), weight, "--blkio-weight"),
     ]
-    table += [("memory", name, value, name) for name, value in (resources.get("unified") or {}).items()]
-    return [row for row in table if row[2] is not None]
+    for name, value in (resources.get("unified") or {}).items():
+        table.append(Setting(_WANTED.get(name.partition(".")[0], ""), (name,), value, f"unified {name}"))
+    return [row for row in table if row.value is not None]
 
 
 def _limit(value: int | None) -> object:
@@ -72,92 +123,93 @@ def _limit(value: int | None) -> object:
 def _swap(limit: int | None, total: int | None) -> object:
     if total is None:
         return None
-    return "max" if total < 0 or limit is None else max(0, total - limit)
+    return "max" if total < 0 or limit is None or limit < 0 else max(0, total - limit)
 
 
-def writers(controller: str, name: str, folder: str) -> str:
-    if name == "io.weight" and not os.path.exists(f"{folder}/{name}"):
-        return f"{folder}/io.bfq.weight"
-    return f"{folder}/{name}"
+def order(rows: list[Setting], group: dict[str, str]) -> list[Setting]:
+    """Swap is counted apart from memory: no order is needed."""
+    return [
+        row._replace(files=("io.weight",), value=f"default {io_weight(int(row.value))}")
+        if row.files[-1] == "io.weight" and not os.path.exists(f"{group.get('blkio')}/io.bfq.weight")
+        else row
+        for row in rows
+    ]
 
 
-def metric_files(group: dict[str, str]) -> dict[str, str]:
-    folder = next(iter(group.values()))
-    names = (
-        "cpu.stat",
-        "memory.current",
-        "memory.stat",
-        "memory.max",
-        "memory.events",
-        "memory.swap.current",
-        "pids.current",
-        "pids.max",
-        "io.stat",
+def explain(row: Setting, error: OSError) -> str:
+    if error.errno == errno.ENOENT:
+        reasons = {
+            "memory.swap.max": "this kernel does not account swap",
+            "io.weight": "no block I/O scheduler of this machine has weights (BFQ has)",
+        }
+        return reasons.get(row.files[-1], f"this kernel has no {row.files[-1]}")
+    return error.strerror or str(error)
+
+
+_COUNTERS = {
+    "cpuacct": ("cpu.stat",),
+    "cpu": ("cpu.stat",),
+    "memory": ("memory.current", "memory.stat", "memory.max", "memory.events", "memory.swap.current"),
+    "pids": ("pids.current", "pids.max"),
+    "blkio": ("io.stat",),
+}
+
+
+def counters(group: dict[str, str]) -> files.Counters:
+    """Open the files with counters, for :func:`read_counters`."""
+    return files.Counters(
+        {name: f"{group[controller]}/{name}" for controller, names in _COUNTERS.items() if controller in group for name in names}
     )
-    return {name: f"{folder}/{name}" for name in names}
 
 
-def read_metrics(fds: dict[str, int]) -> dict[str, int]:
-    def number(name: str) -> int:
-        text = files.again(fds[name]).strip() if name in fds else "0"
-        return int(text) if text.isdigit() else 0  # "max" is no limit
+def read_counters(group: dict[str, str], open_files: files.Counters, found: dict[str, int]) -> None:
+    """Put into ``found``, by the names of :class:`pycontainers.metrics.sample.Sample`, what these controllers know.
 
-    def table(name: str) -> dict[str, int]:
-        return files.pairs(files.again(fds[name])) if name in fds else {}
-
-    cpu, memory = table("cpu.stat"), table("memory.stat")
-    read, written = _block(files.again(fds["io.stat"])) if "io.stat" in fds else (0, 0)
-    return {
-        "cpu_usage": cpu.get("usage_usec", 0) * 1000,
-        "cpu_user": cpu.get("user_usec", 0) * 1000,
-        "cpu_system": cpu.get("system_usec", 0) * 1000,
-        "throttled": cpu.get("throttled_usec", 0) * 1000,
-        "throttled_periods": cpu.get("nr_throttled", 0),
-        "periods": cpu.get("nr_periods", 0),
-        "memory": max(0, number("memory.current") - memory.get("inactive_file", 0)),
-        "memory_cache": memory.get("file", 0),
-        "memory_rss": memory.get("anon", 0),
-        "memory_limit": number("memory.max"),
-        "swap": number("memory.swap.current"),
-        "pids": number("pids.current"),
-        "pids_limit": number("pids.max"),
-        "block_read": read,
-        "block_write": written,
-        "oom_kills": table("memory.events").get("oom_kill", 0),
-    }
-
-
-def _block(text: str) -> tuple[int, int]:
-    """Lines ``8:0 rbytes=4096 wbytes=0 …``."""
-    read = written = 0
-    for word in text.split():
-        key, _, value = word.partition("=")
-        if key == "rbytes":
-            read += int(value)
-        elif key == "wbytes":
-            written += int(value)
-    return read, written
+    :raises OSError: ENODEV when the group was removed.
+    """
+    number = open_files.number
+    cpu = open_files.flat("cpu.stat")
+    if "cpuacct" in group:
+        found["cpu_usage"] = files.keyed(cpu, b"usage_usec") * 1000
+        found["cpu_user"] = files.keyed(cpu, b"user_usec") * 1000
+        found["cpu_system"] = files.keyed(cpu, b"system_usec") * 1000
+    if "cpu" in group:
+        found["throttled"] = files.keyed(cpu, b"throttled_usec") * 1000
+        found["throttled_periods"] = files.keyed(cpu, b"nr_throttled")
+        found["periods"] = files.keyed(cpu, b"nr_periods")
+    if "memory" in group:
+        memory = open_files.flat("memory.stat")
+        found["memory"] = max(0, number("memory.current") - files.keyed(memory, b"inactive_file"))
+        found["memory_cache"] = files.keyed(memory, b"file")
+        found["memory_rss"] = files.keyed(memory, b"anon")
+        found["swap"] = number("memory.swap.current")
+        found["memory_limit"] = number("memory.max")
+        found["oom_kills"] = files.keyed(open_files.flat("memory.events"), b"oom_kill")
+    if "pids" in group:
+        found["pids"] = number("pids.current")
+        found["pids_limit"] = number("pids.max")
+    if "blkio" in group:
+        words = open_files.words("io.stat")  # "8:0 rbytes=4096 wbytes=0 …" a line
+        found["block_read"] = sum(int(word[7:]) for word in words if word.startswith(b"rbytes="))
+        found["block_write"] = sum(int(word[7:]) for word in words if word.startswith(b"wbytes="))
 
 
 def events(group: dict[str, str]) -> dict[str, int]:
-    found = files.pairs(files.read(f"{next(iter(group.values()))}/memory.events"))
-    return {"oom_kill": found.get("oom_kill", 0), "oom": found.get("oom", 0)}
+    found = b"\n" + files.read(f"{group['memory']}/memory.events").encode()
+    return {"oom_kill": files.keyed(found, b"oom_kill"), "oom": files.keyed(found, b"oom")}
 
 
 def peak(group: dict[str, str]) -> int:
-    """memory.peak exists from Linux 5.19."""
+    """memory.peak exists from Linux 5.19 on."""
     try:
-        return int(files.read(f"{next(iter(group.values()))}/memory.peak"))
+        return int(files.read(f"{group['memory']}/memory.peak"))
     except FileNotFoundError:
         return 0
 
 
 def freeze(group: dict[str, str], frozen: bool) -> None:
-    files.write(f"{next(iter(group.values()))}/cgroup.freeze", "1" if frozen else "0")
+    files.write(f"{group['freezer']}/cgroup.freeze", "1" if frozen else "0")
 
 
-def explain(row: Setting, error: OSError) -> str:
-    if error.errno == errno.ENOENT:
-        reasons = {"memory.swap.max": "swap accounting is off", "io.weight": "no block I/O scheduler here has weights (BFQ has)"}
-        return reasons.get(row[1], f"the {row[0]} controller is not available here")
-    return error.strerror or str(error)
+def is_frozen(group: dict[str, str]) -> bool:
+    return "frozen 1" in files.read(f"{group['freezer']}/cgroup.events")

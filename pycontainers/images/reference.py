@@ -1,0 +1,79 @@
+"""Names of images by Docker's grammar (distribution/reference): ``[host[:port]/]path[:tag][@digest]``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import UsageError
+
+DEFAULT_HOST, DEFAULT_TAG = "docker.io", "latest"
+RESERVED = ("host", "scratch")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*\Z")
+_HOST = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?\Z|"
+    r"\[[0-9a-fA-F:]+\](?::[0-9]{1,5})?\Z"
+)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}\Z")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A normalised name: ``visits`` is ``docker.io/library/visits:latest``."""
+
+    host: str
+    path: str
+    tag: str
+    digest: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.path}" + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def familiar(self) -> str:
+        """As Docker's users write it: without the default host and its ``library/``."""
+        path = self.path.removeprefix("library/") if self.host == DEFAULT_HOST and self.path.count("/") == 1 else self.path
+        name = path if self.host == DEFAULT_HOST else f"{self.host}/{path}"
+        return name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def parse(text: str) -> Reference:
+    """Normalise a name. :raises UsageError: naming the part that is wrong."""
+    rest, _, digest = text.partition("@")
+    if digest and not _DIGEST.match(digest):
+        raise UsageError(f"image name {text!r}: {digest!r} is not a digest", "sha256: and 64 hexadecimal digits")
+    first, slash, remainder = rest.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        host, path = first, remainder
+    else:
+        host, path = DEFAULT_HOST, rest
+    path, colon, tag = path.rpartition(":") if ":" in path else (path, "", "")
+    if colon and not _TAG.match(tag):
+        raise UsageError(f"image name {text!r}: {tag!r} is not a tag", "letters, digits, '_', '.' and '-', at most 128")
+    if not _HOST.match(host):
+        raise UsageError(f"image name {text!r}: {host!r} is not a host", "for example registry.example.com:5000/name:tag")
+    if not _PATH.match(path):
+        hint = (
+            f"in lower case: {path.lower()}"
+            if _PATH.match(path.lower())
+            else "lower-case letters, digits and single '.', '_', '-' between them"
+        )
+        raise UsageError(f"image name {text!r} is not valid", hint)
+    if len(path) > 255:
+        raise UsageError(f"image name of {len(path)} characters is too long", "at most 255")
+    if host == DEFAULT_HOST and "/" not in path:
+        path = f"library/{path}"
+    return Reference(host, path, tag or ("" if digest else DEFAULT_TAG), digest)
+
+
+def check_free(text: str) -> Reference:
+    """A name that may be given to an image. :raises UsageError: it is reserved or carries a digest."""
+    found = parse(text)
+    if found.host == DEFAULT_HOST and found.path.removeprefix("library/") in RESERVED and found.tag == DEFAULT_TAG:
+        raise UsageError(
+            f"image name {text!r} is reserved", "it always means this machine's own system" if "host" in text else "it is the empty image"
+        )
+    if found.digest:
+        raise UsageError(f"image name {text!r} has a digest", "a name that is given has a tag at most")
+    return found
