@@ -7,10 +7,13 @@ codec and no name service. Whatever fails is reported through ``channel`` and th
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
+import socket
 import stat
+import struct
 from typing import Any
 
 from ..errors import ContainersError, IsolationError
@@ -21,6 +24,7 @@ from .confine import Confinement, become
 from .rootfs import Outside
 
 _PROC_SUPER_MAGIC = 0x9FA0
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
 _DEV_LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -116,6 +120,8 @@ class Init:
         if any(n["type"] == "cgroup" for n in self.spec["linux"]["namespaces"]):
             # Only now, inside its cgroup: the namespace's root is the cgroup in which it is unshared (cgroup_namespaces(7)).
             namespaces.unshare(namespaces.CLONE_NEWCGROUP)
+        if any(n["type"] == "network" for n in self.spec["linux"]["namespaces"]):
+            _loopback_up()
         syscalls.sethostname(self.spec["hostname"])
         if self.spec.get("domainname"):
             syscalls.setdomainname(self.spec["domainname"])
@@ -217,6 +223,12 @@ class Init:
             for folder in self.spec.get("annotations", {}).get("io.pycontainers.folders", "").split(":"):
                 if folder:
                     mounts.set_attributes(syscalls.AT_FDCWD, mounts.MOUNT_ATTR_RDONLY, path=folder)
+
+
+def _loopback_up() -> None:
+    """A new network namespace has its loopback down (network_namespaces(7)); with --network none it is all there is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
 def _refuse_link(root: int, target: str) -> None:

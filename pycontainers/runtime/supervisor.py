@@ -26,6 +26,7 @@ from ..metrics.sample import Sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
+from ..protocol import Port
 from . import rootfs, state
 from .confine import Confinement
 from .init import Init
@@ -64,7 +65,7 @@ class Supervisor:
         self.pid = 0
         self.pidfd = -1
         self.lock = -1
-        self.bound: list[Any] = []
+        self.bound: list[forwarder.Bound] = []
         self.forwarder: tuple[int, int] | None = None
         self.networked = False
         self.address = ""
@@ -87,7 +88,7 @@ class Supervisor:
 
     def _prepare_self(self) -> None:
         os.setsid()
-        os.umask(0o077)
+        os.umask(0o022)  # cgroup folders are looked into from inside, by ids that are nobody here
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we end with the container; SIGKILL is handled by whoever comes next
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
@@ -109,7 +110,7 @@ class Supervisor:
     def _start(self) -> None:
         linux = self.spec["linux"]
         if self.record.get("ports"):
-            self.bound = forwarder.bind(self.record["ports"])
+            self.bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
         self.group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
         confinement = Confinement(self.spec["process"], self.program)
         stage = f"{self.run_dir}/stage"
@@ -129,9 +130,8 @@ class Supervisor:
             init.run()
         os.chdir("/")
         theirs.close()
-        for fd in (*stdio, self.stdin, *entrances):
-            if fd >= 0:
-                os.close(fd)
+        for fd in (*stdio, *entrances):
+            os.close(fd)
         self.stdin = -1
         outside.close()
         self.pidfd = os.pidfd_open(self.pid)
@@ -218,8 +218,7 @@ class Supervisor:
             finally:
                 os._exit(0)
         os.close(reader)
-        for _, listener in self.bound:
-            listener.close()
+        forwarder.close(self.bound)
         return pid, writer
 
     # -- life
@@ -318,6 +317,7 @@ class Supervisor:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             self.forwarder = None
+        forwarder.close(self.bound)
         if self.group is not None:
             try:
                 self.group.kill()
@@ -374,7 +374,7 @@ class Supervisor:
         }
         if status == state.RUNNING:
             data["init"] = process.identity(self.pid)
-            data["ports"] = [port for port, _ in self.bound]
+            data["ports"] = [vars(port) for port, _ in self.bound]
         if status == state.EXITED:
             del data["supervisor"]
         state.write(self.folder, "state.json", data)
