@@ -55,7 +55,7 @@ def parse(mountinfo: str, own: str = "", root: str = "") -> Layout:
     for line in mountinfo.splitlines():
         mount = _mount(line)
         # The same hierarchy may be mounted twice (a read-only view inside a sandbox): the first that can be written counts.
-        if mount and (mount.controllers not in mounts or mounts[mount.controllers].read_only and not mount.read_only):
+        if mount and (mount.controllers not in mounts or (mounts[mount.controllers].read_only and not mount.read_only)):
             mounts[mount.controllers] = mount
     trees = []
     places = _own(own)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import files
 from .layout import Tree
 
-#: One limit: controller, the file (a tuple: the first that exists), value, the user's option, and whether the user asked for it.
-Setting = namedtuple("Setting", "controller files value option asked", defaults=(True,))
-
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
 _BLOCK = "blkio.throttle.io_service_bytes_recursive"
+
+
+class Setting(NamedTuple):
+    """One limit: controller, the file (the first of them that exists), value, the user's option, whether the user asked for it."""
+
+    controller: str
+    files: tuple[str, ...]
+    value: Any
+    option: str
+    asked: bool = True
 
 
 def make(tree: Tree, path: str) -> dict[str, str]:
