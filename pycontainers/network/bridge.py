@@ -103,6 +103,9 @@ class Network:
     def remove(self) -> bool:
         """Delete the bridge and the folder. True when there was a bridge. The caller has seen that there are no leases."""
         with namespace_lock():
+            index = links.index_of(self.netlink, self.bridge)
+            for name in links.ports_of(self.netlink, index) if index else []:
+                links.delete(self.netlink, name)  # its container has given its address back, but its namespace is still there
             gone = links.delete(self.netlink, self.bridge)
             self.index, self._leases = 0, None
             self.file.unlink(missing_ok=True)
