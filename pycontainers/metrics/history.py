@@ -1,9 +1,11 @@
-"""The ring file: a container's whole life in a file of fixed size.
+"""The ring file: a container's whole life in a file of bounded size.
 
-Layout: a header of 64 bytes (magic, version, record size, capacity, stride), then ``capacity`` records of one little-endian
-double and 18 unsigned 64-bit integers, with a sequence number before and a CRC after, so that a reader recognises a record that
-is being written. When the file is full it is thinned: every second record is dropped and from then on half as many are
-taken. So the start is never forgotten, and the file holds at least ``capacity / 2`` records over the whole life.
+Little-endian. A header of 64 bytes: magic ``PYCTRING``, version (u16), size of a record (u16), capacity in records (u32), count of
+records (u64), the rest zero. Then the records, oldest first: a sequence number from 1 (u64), the time (f64), the other fields of
+:class:`.sample.Sample` (u64 each), and the CRC-32 of all that (u32).
+
+When the file is full it is thinned: the newest quarter stays as it is, and of everything older as many records are dropped, evenly in
+time, as halve it. So a plot shows the whole life, however long, with the recent past in full detail; a live view stays live.
 """
 
 from __future__ import annotations
@@ -14,78 +16,126 @@ import zlib
 
 from .sample import FIELDS, Sample
 
-MAGIC, VERSION = b"PYCTRING", 1
-_HEADER = struct.Struct("<8sHHIQ")  # magic, version, record size, capacity, stride
+MAGIC, VERSION = b"PYCTRING", 2
+_HEADER = struct.Struct("<8sHHIQ")  # magic, version, record size, capacity, count
 _HEADER_SIZE = 64
-_BODY = struct.Struct(f"<Qd{len(FIELDS) - 1}Q")  # sequence (1-based; 0 is empty), the sample
+_COUNT = struct.Struct("<Q")
+_COUNT_OFFSET = _HEADER.size - _COUNT.size
+_BODY = struct.Struct(f"<Qd{len(FIELDS) - 1}Q")
 _CRC = struct.Struct("<I")
+_TIME = struct.Struct("<8xd")
 RECORD = _BODY.size + _CRC.size
-_MASK = (1 << 64) - 1
+_MOST = (1 << 64) - 1
+_LEAST_CAPACITY = 8
+
+
+def interval(age: float) -> float:
+    """Seconds until the next sample of a container that is ``age`` seconds old: dense at first, where most happens."""
+    return 0.1 if age < 2 else 0.25 if age < 10 else 1.0
 
 
 class Ring:
-    """The writer. One process writes; any number may read."""
+    """The writer. One process writes; any number may read at any time."""
 
-    def __init__(self, fd: int, capacity: int) -> None:
-        self._fd, self._capacity = fd, capacity
-        self._count = 0  # records in the file
-        self._sequence = 0
-        self._stride = 1  # of so many samples one is kept
+    __slots__ = ("_capacity", "_count", "_fd", "_path", "_sequence")
+
+    def __init__(self, path: str, fd: int, capacity: int) -> None:
+        self._path, self._fd, self._capacity = path, fd, capacity
+        self._count = self._sequence = 0
 
     @classmethod
     def create(cls, path: str, capacity: int) -> Ring:
-        """An empty ring at ``path``; replaces an older one in one rename. ``capacity`` is rounded down to an even number."""
-        if capacity < 4:
-            raise ValueError(f"capacity {capacity} is less than 4")
-        capacity -= capacity % 2
-        temporary = f"{path}.new"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.pwrite(fd, _HEADER.pack(MAGIC, VERSION, RECORD, capacity, 1).ljust(_HEADER_SIZE, b"\0"), 0)
-        os.rename(temporary, path)
-        return cls(fd, capacity)
+        """An empty ring at ``path``, in place of an older one. It holds at most ``capacity`` records (8 or more) of 164 bytes.
+
+        :raises OSError: it cannot be written.
+        """
+        if capacity < _LEAST_CAPACITY:
+            raise ValueError(f"capacity {capacity} is less than {_LEAST_CAPACITY}")
+        return cls(path, _replace(path, capacity, 0, b""), capacity)
 
     def append(self, sample: Sample) -> None:
+        """:raises OSError: no space left, for example; the file stays readable."""
         if self._count == self._capacity:
             self._thin()
+        os.pwrite(self._fd, _pack(self._sequence + 1, sample), _HEADER_SIZE + self._count * RECORD)
+        # The count follows its record, so that a reader never counts what is not there.
         self._sequence += 1
-        os.pwrite(self._fd, _pack(self._sequence, sample), _HEADER_SIZE + self._count * RECORD)
         self._count += 1
+        os.pwrite(self._fd, _COUNT.pack(self._count), _COUNT_OFFSET)
 
     def interval(self, age: float) -> float:
-        """Seconds until the next sample of a container that is ``age`` seconds old: dense at first, where most happens."""
-        base = 0.1 if age < 2 else 0.25 if age < 10 else 1.0
-        return base * self._stride
+        """:func:`interval`: thinning forgets detail of the past, it does not slow down the present."""
+        return interval(age)
 
     def close(self) -> None:
         os.close(self._fd)
 
     def _thin(self) -> None:
-        """Keep every second record, the newest among them. Written from the front: a reader in between sees order by sequence."""
         data = os.pread(self._fd, self._capacity * RECORD, _HEADER_SIZE)
-        kept = b"".join(data[i * RECORD : (i + 1) * RECORD] for i in range(1, self._capacity, 2))
-        self._stride *= 2
-        os.pwrite(self._fd, _HEADER.pack(MAGIC, VERSION, RECORD, self._capacity, self._stride), 0)
-        os.pwrite(self._fd, kept.ljust(len(data), b"\0"), _HEADER_SIZE)
-        self._count = len(kept) // RECORD
+        records = [data[start : start + RECORD] for start in range(0, len(data), RECORD)]
+        old = len(records) - len(records) // 4
+        kept = [*_spread(records[:old], old // 2), *records[old:]]
+        # A new file under the old name: a reader has one or the other, and a kill in between leaves the old one whole.
+        fd = _replace(self._path, self._capacity, len(kept), b"".join(kept))
+        os.close(self._fd)
+        self._fd, self._count = fd, len(kept)
+
+
+def _spread(records: list[bytes], most: int) -> list[bytes]:
+    """At most ``most`` of ``records``, evenly in time, the first always among them: the last one of each equal span.
+
+    Evenly in time, not every second one: what has been thinned before would else lose its half again each time, and the start of a
+    long life fade away.
+    """
+    begin, end = _TIME.unpack_from(records[0])[0], _TIME.unpack_from(records[-1])[0]
+    # A clock that was set back, or stands still, gives no spans: then every second one it is.
+    if not end > begin:
+        return records[:: 2 if len(records) <= 2 * most else len(records) // most + 1]
+    spans = {}
+    for record in records[1:]:
+        place = int((_TIME.unpack_from(record)[0] - begin) / (end - begin) * (most - 1))
+        spans[min(max(place, 0), most - 2)] = record
+    return [records[0], *(spans[place] for place in sorted(spans))]
+
+
+def _replace(path: str, capacity: int, count: int, records: bytes) -> int:
+    """Write header and records to a new file, rename it to ``path``, and return its descriptor."""
+    temporary = f"{path}.new"
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        data = _HEADER.pack(MAGIC, VERSION, RECORD, capacity, count).ljust(_HEADER_SIZE, b"\0") + records
+        if os.write(fd, data) < len(data):
+            raise OSError(28, os.strerror(28), temporary)  # ENOSPC shows as a short write first
+        os.rename(temporary, path)
+    except BaseException:
+        os.close(fd)
+        os.unlink(temporary)
+        raise
+    return fd
 
 
 def _pack(sequence: int, sample: Sample) -> bytes:
-    body = _BODY.pack(sequence, float(sample[0]), *(max(0, int(value)) & _MASK for value in sample[1:]))
+    values = [min(max(int(value), 0), _MOST) for value in sample[1:]]
+    body = _BODY.pack(sequence, sample.time, *values)
     return body + _CRC.pack(zlib.crc32(body))
 
 
 def read(path: str | os.PathLike[str]) -> list[Sample]:
-    """All whole records, oldest first. A record that is torn, or seen twice while the file is thinned, is left out.
+    """Every whole record, oldest first. One that is torn (its writer is at it, or was killed) is left out.
 
-    :raises ContainersError: not a ring file, or of an unknown version.
+    The count in the header is not relied on: after a crash of the machine it may be older than the records.
+
+    :raises ContainersError: not a ring file, or of another version. :raises OSError: it cannot be read.
     """
     with open(path, "rb") as file:
         data = file.read()
     if len(data) < _HEADER_SIZE:
-        raise _foreign(path, "it is too short")
+        raise _foreign(path, f"{len(data)} bytes are less than its header")
     magic, version, size, capacity, _ = _HEADER.unpack_from(data)
-    if magic != MAGIC or version != VERSION or size != RECORD:
-        raise _foreign(path, "another format or version")
+    if magic != MAGIC:
+        raise _foreign(path, f"it begins with {magic!r}")
+    if version != VERSION or size != RECORD:
+        raise _foreign(path, f"version {version} with records of {size} bytes; this is version {VERSION} with {RECORD}")
     found: dict[int, Sample] = {}
     for start in range(_HEADER_SIZE, min(len(data), _HEADER_SIZE + capacity * RECORD) - RECORD + 1, RECORD):
         body = data[start : start + _BODY.size]
@@ -99,4 +149,4 @@ def read(path: str | os.PathLike[str]) -> list[Sample]:
 def _foreign(path: object, why: str) -> Exception:
     from ..errors import ContainersError
 
-    return ContainersError(f"{path} is not a record of samples: {why}", "remove it; a running container writes a new one at its next start")
+    return ContainersError(f"{path} is not a record of samples: {why}", "remove it; a container writes a new one at its next start")

@@ -3,89 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .sample import Sample
 
-COLUMNS = (
-    "time",
-    "seconds",
-    "cpu_percent",
-    "throttled_ms_per_s",
-    "memory",
-    "memory_cache",
-    "memory_limit",
-    "swap",
-    "net_rx_per_s",
-    "net_tx_per_s",
-    "block_read_per_s",
-    "block_write_per_s",
-    "pids",
-    "pids_limit",
-    "oom_kills",
-)
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a plot: ``values`` in ``unit`` (``%`` of one processor, ``ms/s``, ``B``, ``B/s`` or ``""`` for numbers)."""
+
+    name: str
+    unit: str
+    values: list[float]
 
 
-def to_columns(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    """Columns of equal length, one row a sample.
+#: Rates: column -> (field of Sample, factor, unit).
+_RATES = {
+    "cpu_percent": ("cpu_usage", 1e-7, "%"),  # nanoseconds a second; a whole processor is 1e9 of them
+    "throttled_ms_per_s": ("throttled", 1e-6, "ms/s"),
+    "net_rx_per_s": ("net_rx", 1.0, "B/s"),
+    "net_tx_per_s": ("net_tx", 1.0, "B/s"),
+    "block_read_per_s": ("block_read", 1.0, "B/s"),
+    "block_write_per_s": ("block_write", 1.0, "B/s"),
+}
+_LEVELS = {
+    "memory": "B",
+    "memory_cache": "B",
+    "memory_rss": "B",
+    "memory_limit": "B",
+    "swap": "B",
+    "pids": "",
+    "pids_limit": "",
+    "oom_kills": "",
+}
 
-    time: unix seconds; seconds: since the first sample; cpu_percent: of one processor; throttled_ms_per_s: milliseconds a second
-    for which the container was kept off the processor, summed over its tasks; memory, memory_cache, memory_limit, swap: bytes;
-    the ``_per_s`` of net and block: bytes a second; pids, pids_limit, oom_kills: numbers. Rates are over the time since the sample
-    before; the first row's are 0. A counter that went back (the container was started again) counts from zero.
+
+def to_columns(samples: Sequence[Sample], cpus: float | None = None) -> dict[str, list[float]]:
+    """Columns of equal length, one row a sample, fit for a DataFrame.
+
+    ``time``: unix seconds; ``seconds``: since the first sample. ``cpu_percent``: of one processor; ``cpu_limit_percent``: the same for
+    ``cpus``, 0 for no limit. ``throttled_ms_per_s``: milliseconds a second for which tasks were kept off the processor, summed over them.
+    ``*_per_s``: bytes a second over the time since the sample before; the first row's rates are 0. ``memory*``, ``swap``: bytes.
+    ``pids``, ``pids_limit``, ``oom_kills``: numbers. A limit of 0 is none.
     """
-    columns: dict[str, list[float]] = {name: [] for name in COLUMNS}
-    for index, sample in enumerate(samples):
-        before = samples[index - 1] if index else sample
-        _row(columns, before, sample, samples[0].time)
+    columns: dict[str, list[float]] = {
+        "time": [sample.time for sample in samples],
+        "seconds": [sample.time - samples[0].time for sample in samples],
+    }
+    for name, (field, factor, _) in _RATES.items():
+        columns[name] = _rate(samples, field, factor)
+        if name == "cpu_percent":
+            columns["cpu_limit_percent"] = [100.0 * (cpus or 0.0)] * len(samples)
+    for name in _LEVELS:
+        columns[name] = [getattr(sample, name) for sample in samples]
     return columns
 
 
-def _row(columns: dict[str, list[float]], before: Sample, sample: Sample, start: float) -> None:
-    span = sample.time - before.time
+def to_series(samples: Sequence[Sample], cpus: float | None = None) -> dict[str, Series]:
+    """The columns of :func:`to_columns` but the two of time, each with its unit."""
+    units = {name: unit for name, (_, _, unit) in _RATES.items()} | {"cpu_limit_percent": "%"} | _LEVELS
+    columns = to_columns(samples, cpus)
+    return {name: Series(name, units[name], values) for name, values in columns.items() if name in units}
 
-    def rate(name: str) -> float:
-        now, then = getattr(sample, name), getattr(before, name)
-        if span <= 0:
-            return 0.0
-        return float((now - then if now >= then else now) / span)
 
-    values = {
-        "time": sample.time,
-        "seconds": sample.time - start,
-        "cpu_percent": rate("cpu_usage") / 1e7,
-        "throttled_ms_per_s": rate("throttled") / 1e6,
-        "memory": sample.memory,
-        "memory_cache": sample.memory_cache,
-        "memory_limit": sample.memory_limit,
-        "swap": sample.swap,
-        "net_rx_per_s": rate("net_rx"),
-        "net_tx_per_s": rate("net_tx"),
-        "block_read_per_s": rate("block_read"),
-        "block_write_per_s": rate("block_write"),
-        "pids": sample.pids,
-        "pids_limit": sample.pids_limit,
-        "oom_kills": sample.oom_kills,
-    }
-    for name, value in values.items():
-        columns[name].append(value)
+def _rate(samples: Sequence[Sample], field: str, factor: float) -> list[float]:
+    """Growth a second, times ``factor``. A counter that went back was started anew: what it shows has grown since then.
+
+    Two samples of one moment, or a clock that was set back, give no rate: 0.
+    """
+    values = [0.0] * len(samples)
+    for index in range(1, len(samples)):
+        before, after = samples[index - 1], samples[index]
+        span = after.time - before.time
+        if span > 0:
+            then, now = getattr(before, field), getattr(after, field)
+            values[index] = (now - then if now >= then else now) / span * factor
+    return values
 
 
 def format_bytes(value: float) -> str:
-    """``64.0 MiB``; below 1024 ``17 B``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(value) < 1024 or unit == "TiB":
-            return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
+    """``64.0 MiB``; below 1024 ``17 B``. Units are powers of 1024."""
+    if abs(value) < 1023.5:
+        return f"{value:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
         value /= 1024
-    raise AssertionError
+        if abs(value) < 1023.95:  # else it would round to 1024.0
+            return f"{value:.1f} {unit}"
+    return f"{value / 1024:.1f} TiB"
 
 
 def format_rate(value: float) -> str:
+    """``1.5 MiB/s``, from bytes a second."""
     return f"{format_bytes(value)}/s"
 
 
 def format_duration(seconds: float) -> str:
-    """``0.35 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    if seconds < 10:
+    """``0.35 s``, ``12 s``, ``3 min 20 s``, ``2 h 5 min``, ``3 d 4 h``: two units at most."""
+    if seconds < 9.995:
         return f"{seconds:.2f} s"
     whole = round(seconds)
     for large, small, big, little in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
