@@ -213,8 +213,8 @@ def test_no_context(builder):
 
 
 def test_expansion_uses_one_snapshot_and_env_beats_arg(builder):
-    image = builder("FROM scratch\nARG v=arg\nENV v=env w=$v\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc")
-    assert image.config["config"]["Env"] == ["v=env", "w=arg", "abc=bye", "def=hello", "ghi=bye"]
+    image = builder("FROM scratch\nARG v=arg\nENV v=env w=$v\nENV x=$v\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc")
+    assert image.config["config"]["Env"] == ["v=env", "w=arg", "x=env", "abc=bye", "def=hello", "ghi=bye"]
 
 
 def test_host_stays_local(builder):
