@@ -168,7 +168,7 @@ class _Solver:
                 yield StepOutput(self.index, stream, data)
         except RunFailed as error:
             raise raw.error(f"RUN failed with exit code {error.code}: {_short(argv)}", _hint(error.code, b"".join(tail))) from None
-        except (CommandNotFound, CommandNotExecutable) as error:
+        except (CommandNotFound, CommandNotExecutable, BuildError) as error:
             raise raw.error(f"RUN: {error.message}", error.hint) from None
         finally:
             work.close()
