@@ -167,6 +167,34 @@ def test_leaves_when_idle_and_takes_its_path_along(echo):
     assert not os.path.exists(echo.path)
 
 
+def test_who_waits_when_it_leaves_is_still_served(tmp_path):
+    """A client in the backlog of a helper that has decided to leave, its request sent already."""
+    path = str(tmp_path / "x.sock")
+    listener = sockets.listen(path)
+
+    def handle(conn, message, fds):
+        sockets.send(conn, {"n": message["n"] + 1})
+        return True
+
+    with sockets.connect(path, 5) as client:
+        sockets.send(client, {"n": 1})
+        helper.serve(listener, "x", "1", handle, path, idle_seconds=0.0)
+        assert sockets.receive(client)[0]["hello"] == "x"
+        assert sockets.receive(client)[0] == {"n": 2}
+        assert sockets.receive(client) == (None, [])
+    assert not os.path.exists(path)
+
+
+def test_leaving_does_not_take_the_path_of_another(tmp_path):
+    path = str(tmp_path / "x.sock")
+    listener = sockets.listen(path)
+    server = helper.Server(listener, "x", "1", path, idle_seconds=0.0)
+    os.unlink(path)
+    with sockets.listen(path):
+        server.run()
+        assert os.path.exists(path)
+
+
 def test_a_client_that_waits_is_told_not_heard(echo):
     """After the helper left, sending on an old connection fails: the client knows that nothing happened."""
     with echo.connect(idle="0.05") as sock:
