@@ -172,13 +172,16 @@ def test_who_waits_when_it_leaves_is_still_served(tmp_path):
     path = str(tmp_path / "x.sock")
     listener = sockets.listen(path)
 
-    def handle(conn, message, fds):
-        sockets.send(conn, {"n": message["n"] + 1})
-        return True
+    class Leaving(helper.Server):
+        def handle(self, conn, message, fds):
+            sockets.send(conn, {"n": message["n"] + 1})
+            return True
 
     with sockets.connect(path, 5) as client:
         sockets.send(client, {"n": 1})
-        helper.serve(listener, "x", "1", handle, path, idle_seconds=0.0)
+        server = Leaving(listener, "x", "1", path)
+        server.leave()
+        server.run()
         assert sockets.receive(client)[0]["hello"] == "x"
         assert sockets.receive(client)[0] == {"n": 2}
         assert sockets.receive(client) == (None, [])
