@@ -268,7 +268,7 @@ def _limit_error(row: v1.Setting, why: str) -> Exception:
     from ...errors import LimitError  # only when something went wrong
 
     hint = f"leave out {row.option}; `pycontainers doctor` shows which limits this machine has"
-    return LimitError(f"{row.option} {row.value} cannot be set: {why}", hint)
+    return LimitError(f"{row.option} {row.given} cannot be set: {why}", hint)
 
 
 def create(path: str, resources: dict[str, Any], where: Layout | None = None) -> Group:

@@ -14,12 +14,14 @@ _BLOCK = "blkio.throttle.io_service_bytes_recursive"
 
 
 class Setting(NamedTuple):
-    """One limit: controller, the file (the first of them that exists), value, the user's option, whether the user asked for it."""
+    """One limit: controller, the file (the first of them that exists), what is written, the user's option with the user's own
+    figure (for messages), and whether the user asked for it."""
 
     controller: str
     files: tuple[str, ...]
     value: Any
     option: str
+    given: Any
     asked: bool = True
 
 
@@ -64,22 +66,31 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     """What to write, in order. Swap: v1's memsw counts memory plus swap, as Docker's option does, and by default twice the memory."""
     memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
     blkio, pids = resources.get("blockIO") or {}, resources.get("pids") or {}
-    limit = memory.get("limit")
     swap, asked = swap_total(memory)
+    most, cpus = pids.get("limit"), processors(cpu)
     table = [
-        Setting("memory", ("memory.limit_in_bytes",), limit, "--memory"),
-        Setting("memory", ("memory.memsw.limit_in_bytes",), swap, "--memory-swap", asked),
-        Setting("memory", ("memory.soft_limit_in_bytes",), memory.get("reservation"), "--memory-reservation"),
-        Setting("cpu", ("cpu.shares",), cpu.get("shares"), "--cpu-shares"),
-        Setting("cpu", ("cpu.cfs_period_us",), cpu.get("period"), "--cpus"),
-        Setting("cpu", ("cpu.cfs_quota_us",), cpu.get("quota"), "--cpus"),
-        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
-        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
-        Setting("pids", ("pids.max",), pids_max(pids.get("limit")), "--pids-limit"),
+        _same("memory", ("memory.limit_in_bytes",), memory.get("limit"), "--memory"),
+        _same("memory", ("memory.memsw.limit_in_bytes",), swap, "--memory-swap", asked),
+        _same("memory", ("memory.soft_limit_in_bytes",), memory.get("reservation"), "--memory-reservation"),
+        _same("cpu", ("cpu.shares",), cpu.get("shares"), "--cpu-shares"),
+        Setting("cpu", ("cpu.cfs_period_us",), cpu.get("period"), "--cpus", cpus),
+        Setting("cpu", ("cpu.cfs_quota_us",), cpu.get("quota"), "--cpus", cpus),
+        _same("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
+        _same("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
+        Setting("pids", ("pids.max",), pids_max(most), "--pids-limit", most),
         # BFQ has a file of its own from Linux 5.0 on; both take 10..1000 here (runc tries them in this order).
-        Setting("blkio", ("blkio.bfq.weight", "blkio.weight"), blkio.get("weight"), "--blkio-weight"),
+        _same("blkio", ("blkio.bfq.weight", "blkio.weight"), blkio.get("weight"), "--blkio-weight"),
     ]
     return [row for row in table if row.value is not None]
+
+
+def _same(controller: str, names: tuple[str, ...], value: Any, option: str, asked: bool = True) -> Setting:
+    return Setting(controller, names, value, option, value, asked)
+
+
+def processors(cpu: dict[str, Any]) -> str:
+    """``--cpus`` as it was given, from quota and period."""
+    return f"{(cpu.get('quota') or 0) / (cpu.get('period') or 100000):g}"
 
 
 def swap_total(memory: dict[str, Any]) -> tuple[int | None, bool]:

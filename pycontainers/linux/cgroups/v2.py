@@ -8,7 +8,7 @@ from typing import Any
 
 from . import files
 from .layout import Tree
-from .v1 import Setting, pids_max, swap_total
+from .v1 import Setting, pids_max, processors, swap_total
 
 _WANTED = {"cpu": "cpu", "cpuset": "cpuset", "io": "blkio", "memory": "memory", "pids": "pids"}  # v2's name -> ours
 _CORE = ("cpuacct", "freezer")  # CPU time and cgroup.freeze need no controller
@@ -99,20 +99,21 @@ def settings(resources: dict[str, Any]) -> list[Setting]:
     limit, quota, shares, weight = memory.get("limit"), cpu.get("quota"), cpu.get("shares"), blkio.get("weight")
     total, asked = swap_total(memory)
     bandwidth = None if quota is None else f"{'max' if quota < 0 else quota} {cpu.get('period') or 100000}"
+    most, low = pids.get("limit"), memory.get("reservation")
     table = [
-        Setting("memory", ("memory.max",), _limit(limit), "--memory"),
-        Setting("memory", ("memory.swap.max",), _swap(limit, total), "--memory-swap", asked),
-        Setting("memory", ("memory.low",), memory.get("reservation"), "--memory-reservation"),
-        Setting("cpu", ("cpu.weight",), None if shares is None else weight_of_shares(shares), "--cpu-shares"),
-        Setting("cpu", ("cpu.max",), bandwidth, "--cpus"),
-        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
-        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
-        Setting("pids", ("pids.max",), pids_max(pids.get("limit")), "--pids-limit"),
+        Setting("memory", ("memory.max",), _limit(limit), "--memory", limit),
+        Setting("memory", ("memory.swap.max",), _swap(limit, total), "--memory-swap", total, asked),
+        Setting("memory", ("memory.low",), low, "--memory-reservation", low),
+        Setting("cpu", ("cpu.weight",), None if shares is None else weight_of_shares(shares), "--cpu-shares", shares),
+        Setting("cpu", ("cpu.max",), bandwidth, "--cpus", processors(cpu)),
+        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus", cpu.get("cpus")),
+        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems", cpu.get("mems")),
+        Setting("pids", ("pids.max",), pids_max(most), "--pids-limit", most),
         # BFQ's own file takes v1's figures as they are (1..1000); io.weight wants v2's. runc tries BFQ first.
-        Setting("blkio", ("io.bfq.weight", "io.weight"), weight, "--blkio-weight"),
+        Setting("blkio", ("io.bfq.weight", "io.weight"), weight, "--blkio-weight", weight),
     ]
     for name, value in (resources.get("unified") or {}).items():
-        table.append(Setting(_WANTED.get(name.partition(".")[0], ""), (name,), value, f"unified {name}"))
+        table.append(Setting(_WANTED.get(name.partition(".")[0], ""), (name,), value, f"unified {name}", value))
     return [row for row in table if row.value is not None]
 
 
