@@ -10,6 +10,7 @@ time, as halve it. So a plot shows the whole life, however long, with the recent
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -57,7 +58,9 @@ class Ring:
         """:raises OSError: no space left, for example; the file stays readable."""
         if self._count == self._capacity:
             self._thin()
-        os.pwrite(self._fd, _pack(self._sequence + 1, sample), _HEADER_SIZE + self._count * RECORD)
+        record = _pack(self._sequence + 1, sample)
+        if os.pwrite(self._fd, record, _HEADER_SIZE + self._count * RECORD) < RECORD:
+            raise _no_space(self._path)
         # The count follows its record, so that a reader never counts what is not there.
         self._sequence += 1
         self._count += 1
@@ -105,13 +108,18 @@ def _replace(path: str, capacity: int, count: int, records: bytes) -> int:
     try:
         data = _HEADER.pack(MAGIC, VERSION, RECORD, capacity, count).ljust(_HEADER_SIZE, b"\0") + records
         if os.write(fd, data) < len(data):
-            raise OSError(28, os.strerror(28), temporary)  # ENOSPC shows as a short write first
+            raise _no_space(temporary)
         os.rename(temporary, path)
     except BaseException:
         os.close(fd)
         os.unlink(temporary)
         raise
     return fd
+
+
+def _no_space(path: str) -> OSError:
+    """A disk that becomes full shows as a short write first; ENOSPC would come with the next one."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
 
 def _pack(sequence: int, sample: Sample) -> bytes:

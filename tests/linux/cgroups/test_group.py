@@ -75,7 +75,8 @@ def test_limits_are_written(machine: Layout, folder: Path) -> None:
     group = cgroups.open(PATH, machine)
     for controller in ("memory", "cpu", "cpuset", "pids", "blkio"):
         for file in Path(group.paths[controller]).iterdir():
-            file.write_text("")  # a write to a plain file leaves the rest of a longer one, other than the kernel's
+            # A write to a plain file leaves the rest of a longer one, other than the kernel's.
+            file.write_text("0" if "memsw" in file.name else "")
     group.update(
         {
             "memory": {"limit": 256 << 20, "swap": 300 << 20, "reservation": 32 << 20},
@@ -121,7 +122,7 @@ def test_default_swap_is_twice_the_memory_where_the_kernel_can(machine: Layout, 
 def test_swap_that_was_asked_for_and_cannot_be_set(machine: Layout, folder: Path) -> None:
     group = cgroups.open(PATH, machine)
     Path(group.paths["memory"], "memory.swap.max" if folder.name == "v2" else "memory.memsw.limit_in_bytes").unlink()
-    with pytest.raises(LimitError, match="--memory-swap .* does not account swap.*ENOENT") as caught:
+    with pytest.raises(LimitError, match=r"--memory-swap .* does not account swap.*ENOENT") as caught:
         group.update({"memory": {"limit": 64 << 20, "swap": 65 << 20}})
     assert caught.value.hint
 
