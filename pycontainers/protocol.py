@@ -121,7 +121,10 @@ class ExitStatus:
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """One container as ``ps`` and ``inspect`` see it. ``status``: created, running, paused, exited."""
+    """One container as ``ps`` and ``inspect`` see it. ``status``: created, starting, running, paused, exited.
+
+    created, started: unix seconds; started is 0.0 before the first start.
+    """
 
     id: str
     name: str
@@ -142,6 +145,7 @@ class ContainerInfo:
     notebook: str
     notes: tuple[str, ...]
     folder: str
+    started: float = 0.0
 
     @property
     def short_id(self) -> str:

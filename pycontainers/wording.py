@@ -69,7 +69,7 @@ def status_text(info: ContainerInfo) -> str:
         when = ago(exit.finished) if exit else ""
         return f"Exited ({code}) {when}".rstrip() + (", OOM-killed" if exit and exit.oom_killed else "")
     if info.status == "running":
-        return f"Up {span(time.time() - info.created)}"
+        return f"Up {span(time.time() - (info.started or info.created))}"
     return info.status.capitalize()
 
 

@@ -38,6 +38,7 @@ def info(folder: str) -> ContainerInfo:
         notebook=record.get("notebook", ""),
         notes=tuple(record.get("notes") or ()),
         folder=folder,
+        started=now.get("started") or 0.0,
     )
 
 

@@ -86,7 +86,8 @@ class NativeEngine:
             for stream, data in started.output():
                 if on_output is not None:
                     on_output(stream, data)
-        except KeyboardInterrupt:
+        except BaseException:
+            # An interrupt, or a reader that failed: a foreground container does not outlive its call.
             self._end_quietly(info.id)
             raise
         if started.exit is None:

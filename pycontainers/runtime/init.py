@@ -55,6 +55,7 @@ class Init:
         self.stdio = stdio
         self.cgroups = cgroups  # [(name of the mount under /sys/fs/cgroup, v1 controllers or "" for v2)]
         self.entrances = entrances  # v1 cgroups to step into
+        self.frozen: list[int] = []  # file systems of a read-only root
         self.made: list[str] = []  # mount points that had to be made in the image
 
     def run(self) -> None:
@@ -130,6 +131,10 @@ class Init:
         """Place the root on the working directory (the supervisor left us in an empty folder of ours), then all mounts."""
         here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(self.outside.root, here)
+        if self.spec["root"].get("readonly"):
+            # Held now: a volume may cover the place of one of the root's own file systems.
+            folders = self.spec.get("annotations", {}).get("io.pycontainers.folders", "").split(":")
+            self.frozen = [mounts.open_in_root(self.outside.root, folder) for folder in ("/", *filter(None, folders))]
         for index, mount in enumerate(self.spec["mounts"]):
             self._mount(index, mount)
 
@@ -218,11 +223,8 @@ class Init:
     def _read_only(self) -> None:
         if "/proc/sys" in (self.spec["linux"].get("readonlyPaths") or []):
             _freeze("/proc/sys")
-        if self.spec["root"].get("readonly"):
-            mounts.set_attributes(self.outside.root, mounts.MOUNT_ATTR_RDONLY)
-            for folder in self.spec.get("annotations", {}).get("io.pycontainers.folders", "").split(":"):
-                if folder:
-                    mounts.set_attributes(syscalls.AT_FDCWD, mounts.MOUNT_ATTR_RDONLY, path=folder)
+        for fd in self.frozen:
+            mounts.set_attributes(fd, mounts.MOUNT_ATTR_RDONLY)
 
 
 def _loopback_up() -> None:

@@ -109,6 +109,7 @@ class Supervisor:
 
     def _start(self) -> None:
         linux = self.spec["linux"]
+        self.output.open_log()
         if self.record.get("ports"):
             self.bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
         self.group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
@@ -226,7 +227,6 @@ class Supervisor:
     def _loop(self) -> None:
         """Pass output on, sample, notice a client that leaves; until the first process has ended and the pipes are empty."""
         output = self.output
-        output.open_log()
         ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
         sampler = Sampler(self.group)
         net = self._open_net()
