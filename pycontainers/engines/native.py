@@ -77,7 +77,7 @@ class NativeEngine:
             started = client.start(self.paths, info.id, attach=True, stdin=fd)
         except BaseException:
             # A container that never ran is of no use to anybody who asked for "run": nothing stays behind.
-            self._discard(info.id, info.name)
+            self._abandon(info.id, info.name)
             raise
         finally:
             if fd >= 0:
@@ -295,6 +295,20 @@ class NativeEngine:
             state.remove_folder(str(self.paths.containers), container_id, name)
         finally:
             os.close(lock)
+
+    def _abandon(self, container_id: str, name: str) -> None:
+        """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
+        folder = self._folder(container_id)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            now = state.read(folder, "state.json")
+            if now is None or now["status"] in (state.CREATED, state.EXITED):
+                break
+            if now["status"] == state.RUNNING:
+                client.signal_init(folder, signals.SIGKILL)
+                client.wait(folder, 5)
+            time.sleep(0.002)
+        self._discard(container_id, name)
 
     def _end_quietly(self, container_id: str) -> None:
         """An interrupted ``run``: end the container now; a second within which it may clean up."""

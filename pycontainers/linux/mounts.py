@@ -165,6 +165,8 @@ def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755, ma
                 found = openat2(here, parts[index], os.O_PATH | os.O_NOFOLLOW, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
             os.close(here)
             here = found
+            if stat.S_ISLNK(os.fstat(here).st_mode):
+                raise OSError(40, f"mount point {path} goes through a link to nothing in the image")
         kind = os.fstat(here).st_mode
         if parts and stat.S_ISDIR(kind) != directory:
             raise OSError(20 if directory else 21, f"mount point {path} is {'not a folder' if directory else 'a folder'} in the image")

@@ -34,6 +34,17 @@ class Confinement:
         self.user: str = user.get("username") or f"{user['uid']}:{user['gid']}"
 
 
+def only_descriptor(fd: int) -> int:
+    """Close every descriptor but stdio and ``fd``, which becomes 3 and ends with execve.
+
+    Before the working directory is entered: ``-w /proc/self/fd/7`` must not find anything of ours (CVE-2024-21626).
+    """
+    if fd != 3:
+        os.dup2(fd, 3, inheritable=False)
+    syscalls.close_range(4)
+    return 3
+
+
 def become(what: Confinement, *, make_cwd: bool, death_signal: int) -> None:
     """Drop to what the process may be, and execve. Only returns by raising.
 

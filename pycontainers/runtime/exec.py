@@ -16,7 +16,7 @@ from typing import Any
 from ..errors import ContainersError, StateError
 from ..linux import cgroups, namespaces, process, sockets, syscalls
 from . import state
-from .confine import Confinement, become
+from .confine import Confinement, become, only_descriptor
 
 
 def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[int], programs: Any) -> None:
@@ -86,8 +86,7 @@ def _inside(what: Confinement, fds: list[int], writer: int, mapped: bool) -> Non
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again
-        # Every descriptor but stdio ends with execve, whatever the launcher had open (CVE-2024-21626).
-        syscalls.close_range(3, cloexec=True)
+        writer = only_descriptor(writer)
         become(what, make_cwd=False, death_signal=0)
     except ContainersError as error:
         _report(writer, type(error).__name__, error.message, error.hint)

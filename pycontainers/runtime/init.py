@@ -20,7 +20,7 @@ from ..errors import ContainersError, IsolationError
 from ..linux import mounts, namespaces, syscalls
 from ..linux.cgroups import enter
 from . import defaults
-from .confine import Confinement, become
+from .confine import Confinement, become, only_descriptor
 from .rootfs import Outside
 
 _PROC_SUPER_MAGIC = 0x9FA0
@@ -72,8 +72,7 @@ class Init:
             self._await(b"2")  # 2: network is up
             self._sysctls()
             self._read_only()
-            # Every descriptor but stdio ends with execve, whatever the launcher had open (CVE-2024-21626).
-            syscalls.close_range(3, cloexec=True)
+            self.channel = only_descriptor(self.channel)
             become(self.confinement, make_cwd=True, death_signal=signal.SIGKILL)
         except ContainersError as error:
             self._report(type(error).__name__, error.message, error.hint)
