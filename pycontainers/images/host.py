@@ -3,25 +3,30 @@
 Listed are system folders (``/usr`` and what belongs to it), the notebook's interpreter with its packages wherever they lie, the package
 manager's state, and a curated ``/etc``: copied file by file into a *skeleton*, only what everybody may read, without keys,
 passwords and credentials. Homes, sockets, state and secrets are not there. A *mask* layer hides what may lie inside a listed prefix.
+
+The list stands in :data:`SYSTEM`, :data:`ETC` and :func:`listed`; what is hidden inside it in :data:`HIDDEN` and :data:`INSTALLED`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError
+from . import durable, layers
 from .view import Rootfs
 
-FORMAT = 1
+FORMAT = 2
 #: System folders. A merged /usr has the rest as links, which the skeleton repeats.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var/lib/dpkg")
 #: Files and folders of /etc that may be inside. Never: shadow, gshadow, ssh, ssl/private, sudoers, cron, machine-id, environment, …
@@ -30,19 +35,38 @@ adduser.conf alternatives apt/apt.conf.d apt/preferences.d apt/sources.list apt/
 bash.bashrc bash_completion.d bindresvport.blacklist ca-certificates ca-certificates.conf debconf.conf debian_version
 default/locale deluser.conf dpkg fonts gai.conf host.conf inputrc issue java-11-openjdk java-17-openjdk java-21-openjdk
 ld.so.cache ld.so.conf ld.so.conf.d locale.alias locale.conf locale.gen localtime login.defs lsb-release magic magic.mime mailcap
-manpath.config mime.types netconfig networks nsswitch.conf os-release pam.conf pam.d perl pip.conf pki/ca-trust pki/tls/cert.pem
+manpath.config mime.types netconfig nsswitch.conf os-release pam.conf pam.d perl pip.conf pki/ca-trust pki/tls/cert.pem
 pki/tls/certs profile protocols python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 redhat-release rpc
 security services skel ssl/certs ssl/openssl.cnf ssl/cert.pem terminfo timezone ucf.conf vim xattr.conf
 """.split()
-#: Names below an interpreter's prefix that may hold tokens or passwords: hidden.
-_MASKED = ("pip.conf", "pip.ini", "etc/jupyter", "etc/ipython", "share/jupyter/runtime")
-_CREDENTIALS = re.compile(rb"://[^/\s:@]*:[^/\s@]*@|://[^/\s:@]+@")
+#: Names at the top of an interpreter's prefix that may hold tokens or passwords. Hidden whether they are there now or not: what is
+#: put there later must not show either.
+HIDDEN = """
+.aws .azure .bash_history .cache .condarc .config .docker .env .envrc .git .git-credentials .gnupg .ipython .jupyter .kube .local .netrc
+.npmrc .pypirc .python_history .ssh condarc condarc.d pip.conf pip.ini
+""".split()
+#: The same further down: only where the folder above is there, which the whiteout needs.
+_HIDDEN_BELOW = ("etc/ipython", "etc/jupyter", "etc/pip.conf", "share/jupyter/runtime")
+#: What an installation puts into a virtual environment. One made in a project's own folder has data and secrets beside these:
+#: everything else is hidden there.
+INSTALLED = ("bin", "include", "lib", "lib32", "lib64", "libexec", "man", "pyvenv.cfg", "sbin", "share")
+_CREDENTIALS = re.compile(rb"(?<=://)[^/\s@\"']*@")
+_UNCLEAR = re.compile(rb"://[^\s@]*:[^\s@]*@")  # a password with a slash in it, perhaps: the line goes
+_ASSIGNED = re.compile(rb"(?i)(?:passw(?:or)?d|secret|token|api_?key|credential)\w*[\"']?\s*[=:]\s*[\"']?[^\s\"'\[]")
+#: Files of /etc in which people assign variables and passwords: such lines go.
+_ASSIGNING = ("/etc/profile", "/etc/bash.bashrc", "/etc/skel/", "/etc/default/", "/etc/pip.conf", "/etc/apt/", "/etc/security/")
 _EMPTY = {
     "tmp": 0o1777,
     "var/tmp": 0o1777,
     "var/log": 0o755,
     "var/cache": 0o755,
     "var/lib": 0o755,
+    "var/lib/apt": 0o755,
+    "var/lib/apt/lists": 0o755,
+    "var/lib/misc": 0o755,
+    "var/local": 0o755,
+    "var/mail": 0o755,
+    "var/opt": 0o755,
     "var/spool": 0o755,
     "run": 0o755,
     "home": 0o755,
@@ -56,6 +80,9 @@ _EMPTY = {
     "etc": 0o755,
     "root": 0o700,
 }
+_FLAT = ("alternatives", "ssl/certs", "fonts", "bash_completion.d")
+_USERS = ("/etc/passwd", "/etc/group")  # never copied: rebuilt from their system accounts
+Etc = dict[str, bytes | str]
 _LARGEST = 4 << 20  # bytes of one file of /etc (ld.so.cache and bundles of certificates are the largest)
 
 
@@ -70,17 +97,41 @@ class Base:
 
 @dataclass(frozen=True)
 class Machine:
-    """What is looked at; another root and interpreter in tests."""
+    """What is looked at; another root and interpreter in tests. ``sites``: folders of packages, wherever they lie."""
 
     root: str = ""
     prefixes: tuple[str, ...] = ()
     homes: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
     @staticmethod
     def this() -> Machine:
-        python = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
-        prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.dirname(python)))
-        return Machine("", tuple(dict.fromkeys(os.path.abspath(p) for p in prefixes)), _homes())
+        found = [sys.prefix, sys.base_prefix, sys.exec_prefix, *_link_prefixes(sys.executable)]
+        found += _link_prefixes(getattr(sys, "_base_executable", "") or sys.executable)
+        # A prefix may be reached through a link (/opt/venv -> /data/venv): programs use both spellings.
+        prefixes = [spelling for prefix in found for spelling in (os.path.abspath(prefix), os.path.realpath(prefix))]
+        return Machine("", tuple(dict.fromkeys(prefixes)), _homes(), _sites())
+
+
+def _link_prefixes(program: str) -> list[str]:
+    """The prefix of each ``bin/python`` on the way from link to link (uv's and pyenv's links to links must not dangle inside)."""
+    found = []
+    for _ in range(40):
+        folder = os.path.dirname(program)
+        if os.path.basename(folder) == "bin":
+            found.append(os.path.dirname(folder))
+        if not os.path.islink(program):
+            break
+        program = os.path.join(folder, os.readlink(program))
+    return found
+
+
+def _sites() -> tuple[str, ...]:
+    """Package folders of the interpreter that runs: its own, Debian's dist-packages, and the user's when it is in use."""
+    import site
+
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    return tuple(os.path.abspath(folder) for folder in folders if folder in sys.path and os.path.isdir(folder))
 
 
 def architecture() -> str:
@@ -98,10 +149,10 @@ def base(store: str, machine: Machine | None = None) -> Base:
     for folder in folders:
         if f"{os.path.realpath(store)}/".startswith(os.path.realpath(machine.root + folder) + "/"):
             raise ImageError(f"the store {store} lies inside {folder}, which is part of the host image", "move it with PYCONTAINERS_HOME")
-    identity = _identity(store, machine, folders)
+    identity, etc = _identity(store, machine, folders)
     place = f"{store}/host/{identity}"
     if not os.path.exists(f"{place}/base.json"):
-        _make(store, place, machine, folders)
+        _make(store, place, machine, folders, etc or _etc(machine))
     return Base(identity, _config(machine, identity, place), rootfs(store, identity))
 
 
@@ -121,6 +172,7 @@ def listed(machine: Machine) -> list[str]:
     wanted = [path for path in SYSTEM if os.path.isdir(machine.root + path) and not os.path.islink(machine.root + path)]
     for prefix in machine.prefixes:
         wanted += _prefix_folders(machine, prefix)
+    wanted += [folder for folder in machine.sites if os.path.isdir(machine.root + folder)]
     unique = sorted(set(wanted), key=lambda path: (path.count("/"), path))
     kept: list[str] = []
     for path in unique:
@@ -130,28 +182,36 @@ def listed(machine: Machine) -> list[str]:
 
 
 def _prefix_folders(machine: Machine, prefix: str) -> list[str]:
-    """A prefix wholesale; or, where it is or holds a home (or is the root), only what an installation puts there."""
+    """A prefix wholesale; or, where other things live beside the installation, only what an installation puts there."""
     if not os.path.isdir(machine.root + prefix):
         return []
-    holds_home = any(f"{home}/".startswith(prefix.rstrip("/") + "/") for home in machine.homes)
-    if prefix != "/" and not holds_home:
+    if not _shared(machine, prefix):
         return [prefix]
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     parts = [f"{prefix.rstrip('/')}/{name}" for name in ("bin", f"lib/{version}", "include", f"share/{version}")]
     return [path for path in parts if os.path.isdir(machine.root + path)]
 
 
+def _shared(machine: Machine, prefix: str) -> bool:
+    """Whether ``prefix`` is or holds a home, or is a folder at the top of the system (``/opt``, ``/srv``)."""
+    holds_home = any(f"{home}/".startswith(prefix.rstrip("/") + "/") for home in machine.homes)
+    return holds_home or (prefix.count("/") < 2 and prefix != "/usr")
+
+
 def _homes() -> tuple[str, ...]:
     import pwd
 
-    return tuple({entry.pw_dir for entry in pwd.getpwall() if entry.pw_dir.count("/") >= 1 and (entry.pw_uid >= 1000 or entry.pw_uid == 0)})
+    people = [entry.pw_dir for entry in pwd.getpwall() if entry.pw_uid >= 1000 or entry.pw_uid == 0]
+    homes = [*people, os.environ.get("HOME", "")]
+    # nobody's home and the like are "/" or do not exist: they are no homes that a prefix could hold.
+    return tuple(dict.fromkeys(spelling for home in homes if home.strip("/") for spelling in (home.rstrip("/"), os.path.realpath(home))))
 
 
 # -- identity
 
 
-def _identity(store: str, machine: Machine, folders: list[str]) -> str:
-    """Digest of what is installed: package manager, interpreter, its packages, and what of /etc comes along.
+def _identity(store: str, machine: Machine, folders: list[str]) -> tuple[str, Etc]:
+    """Digest of what is installed: package manager, interpreter, its packages, and what of /etc comes along; and the latter.
 
     Reading all that takes some milliseconds; the answer is kept with the times of the files that it came from.
     """
@@ -161,34 +221,45 @@ def _identity(store: str, machine: Machine, folders: list[str]) -> str:
         with open(kept, "rb") as file:
             found = json.loads(file.read())
         if found["stamp"] == stamp:
-            return str(found["identity"])
+            return str(found["identity"]), {}
     except (FileNotFoundError, ValueError, KeyError):
         pass
     digest = hashlib.sha256(repr((FORMAT, sys.version, folders, machine.prefixes, ETC)).encode())
-    for path in (*_package_files(machine), *_etc_files(machine)):
-        digest.update(path.encode())
-        digest.update(_read(machine.root + path) or b"")
+    for path in _package_files(machine):
+        with open(machine.root + path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    etc = _etc(machine)
+    for path, content in etc.items():
+        digest.update(path.encode(errors="surrogateescape"))
+        digest.update(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
+    digest.update(repr(sorted(_masked(machine, folders))).encode())
     for folder in _site_packages(machine):
-        names = [name for name in sorted(os.listdir(folder)) if name.endswith((".dist-info", ".egg-info"))]
+        names = [name for name in sorted(os.listdir(machine.root + folder)) if name.endswith((".dist-info", ".egg-info"))]
         digest.update(repr((folder, names)).encode())
     identity = digest.hexdigest()[:32]
-    _write(kept, {"stamp": stamp, "identity": identity})
-    return identity
+    durable.write(f"{store}/ingest", kept, json.dumps({"stamp": stamp, "identity": identity}).encode())
+    return identity, etc
 
 
 def _stamp(machine: Machine, folders: list[str]) -> str:
+    """Digest of the times of everything that the identity is made from: a few hundred stats."""
+    paths = [*_package_files(machine), *_site_packages(machine), "/", "/etc", "/etc/passwd", "/etc/group", "/usr/local", *machine.prefixes]
+    for path in (*machine.prefixes, *folders):
+        paths += [os.path.dirname(f"{path}/{name}") for name in _HIDDEN_BELOW]
+    for name in ETC:
+        paths.append(f"/etc/{name}")
+        if name in _FLAT:  # many links, none of them edited in place: the folder's own time tells
+            continue
+        for folder, _, names in os.walk(f"{machine.root}/etc/{name}"):
+            inside = folder.removeprefix(machine.root)
+            paths += [inside, *(f"{inside}/{entry}" for entry in names)]
     times = []
-    for path in (
-        *_package_files(machine),
-        "/etc",
-        *(f"/etc/{name}" for name in ETC),
-        *(p.removeprefix(machine.root) for p in _site_packages(machine)),
-    ):
+    for path in dict.fromkeys(paths):
         try:
-            found = os.stat(machine.root + path)
-            times.append((path, found.st_mtime_ns, found.st_size))
+            found = os.lstat(machine.root + path)
         except OSError:
             continue
+        times.append((path, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
     return hashlib.sha256(repr((FORMAT, sys.version, times)).encode()).hexdigest()
 
 
@@ -199,22 +270,22 @@ def _package_files(machine: Machine) -> list[str]:
 
 def _site_packages(machine: Machine) -> list[str]:
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    found = [f"{machine.root}{prefix}/lib/{version}/site-packages" for prefix in machine.prefixes]
-    return [path for path in dict.fromkeys(found) if os.path.isdir(path)]
+    found = [f"{prefix.rstrip('/')}/lib/{version}/site-packages" for prefix in machine.prefixes]
+    return [path for path in dict.fromkeys([*found, *machine.sites]) if os.path.isdir(machine.root + path)]
 
 
 # -- skeleton and mask
 
 
-def _make(store: str, place: str, machine: Machine, folders: list[str]) -> None:
-    """Put the skeleton together aside and rename it: a reader sees a whole one or none; of two makers the first wins."""
-    building = f"{store}/ingest/{secrets.token_hex(8)}-{os.getpid()}-{_start_time()}"
+def _make(store: str, place: str, machine: Machine, folders: list[str], etc: Etc) -> None:
+    """Put the skeleton together aside, sync, and rename it: a reader sees a whole one or none; of two makers the first wins."""
+    building = f"{store}/ingest/{durable.fresh_name()}"
     skeleton, mask = f"{building}/skeleton", f"{building}/mask"
-    os.makedirs(skeleton, mode=0o755)
-    os.mkdir(mask, 0o755)
+    for folder, mode in ((building, 0o711), (skeleton, 0o755), (mask, 0o755)):
+        durable.make_folder(folder, mode)
     try:
         for name, mode in _EMPTY.items():
-            os.makedirs(f"{skeleton}/{name}", exist_ok=True)
+            _folders(skeleton, name)
             os.chmod(f"{skeleton}/{name}", mode)
         for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
             if os.path.islink(f"{machine.root}/{name}"):
@@ -223,12 +294,17 @@ def _make(store: str, place: str, machine: Machine, folders: list[str]) -> None:
             os.symlink(target, f"{skeleton}/{name}")
         for folder in folders:
             _mount_point(skeleton, folder)
-        _copy_etc(machine, f"{skeleton}/etc")
-        _write_users(machine, f"{skeleton}/etc")
-        _mask(machine, mask, folders, skeleton)
-        _write(f"{building}/base.json", {"base": {folder: machine.root + folder for folder in folders}})
+        _copy_etc(machine, f"{skeleton}/etc", etc)
+        _write_users(f"{skeleton}/etc", etc)
+        _copy_venv_marks(machine, skeleton, folders)
+        for path in _masked(machine, folders):
+            _whiteout(mask, path, folders, machine, skeleton)
+        data = json.dumps({"base": {folder: machine.root + folder for folder in folders}}).encode()
+        durable.write(f"{store}/ingest", f"{building}/base.json", data)
+        durable.sync_file_system(building)
         try:
             os.rename(building, place)
+            durable.sync_folder(f"{store}/host")
         except OSError:
             if not os.path.exists(f"{place}/base.json"):
                 raise
@@ -236,36 +312,69 @@ def _make(store: str, place: str, machine: Machine, folders: list[str]) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _start_time() -> int:
-    from ..linux import process
+def outdated(store: str, age: float) -> list[str]:
+    """Identities of bases that no state of this machine has had for ``age`` seconds."""
+    current, found = set(), []
+    for entry in os.scandir(f"{store}/host"):
+        if entry.name.startswith("current-"):
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError), open(entry.path, "rb") as file:
+                current.add(json.loads(file.read())["identity"])
+        elif time.time() - entry.stat().st_mtime > age:
+            found.append(entry.name)
+    return sorted(set(found) - current)
 
-    return process.start_time(os.getpid())
+
+def _folders(root: str, path: str) -> str:
+    """``root/path`` with its missing parents, 0755 whatever the umask."""
+    current = root
+    for part in path.strip("/").split("/"):
+        current = f"{current}/{part}"
+        if not os.path.isdir(current):
+            durable.make_folder(current, 0o755)
+    return current
 
 
 def _mount_point(skeleton: str, folder: str) -> None:
+    _folders(skeleton, folder)
     current = skeleton
     for part in folder.strip("/").split("/"):
         current = f"{current}/{part}"
-        if not os.path.isdir(current):
-            os.mkdir(current, 0o755)
-        elif stat.S_IMODE(os.stat(current).st_mode) & 0o011 != 0o011:
-            os.chmod(current, 0o711)  # an interpreter inside /root must be reachable for every user of the container; the folder is empty
+        mode = stat.S_IMODE(os.stat(current).st_mode)
+        if mode & 0o011 != 0o011:
+            os.chmod(current, mode | 0o011)  # an interpreter inside /root must be reachable for every user; nothing else is in there
 
 
-def _copy_etc(machine: Machine, target: str) -> None:
-    for path in _etc_files(machine):
-        source, place = machine.root + path, target + path.removeprefix("/etc")
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        if os.path.islink(source):
-            os.symlink(os.readlink(source), place)
+def _etc(machine: Machine) -> Etc:
+    """What of /etc may be inside, by path: a link's target, or a file's bytes."""
+    found = ((path, _content(machine.root, path)) for path in (*_etc_files(machine), *_USERS))
+    return {path: content for path, content in found if content is not None}
+
+
+def _copy_etc(machine: Machine, target: str, etc: Etc) -> None:
+    for path, content in etc.items():
+        if path in _USERS:
             continue
-        data = _read(source)
-        if data is not None:
+        name = path.removeprefix("/etc/")
+        place = f"{_folders(target, os.path.dirname(name)) if '/' in name else target}/{os.path.basename(name)}"
+        if isinstance(content, str):
+            os.symlink(content, place)
+            continue
+        with open(place, "xb") as file:
+            file.write(content)
+        os.chmod(place, 0o755 if os.lstat(machine.root + path).st_mode & 0o111 else 0o644)
+    if not os.path.lexists(f"{target}/localtime"):
+        os.symlink("/usr/share/zoneinfo/Etc/UTC", f"{target}/localtime")
+
+
+def _copy_venv_marks(machine: Machine, skeleton: str, folders: list[str]) -> None:
+    """``pyvenv.cfg`` makes a virtual environment one: where a prefix is listed in parts, it comes along as a file."""
+    for prefix in machine.prefixes:
+        data = _content(machine.root, f"{prefix.rstrip('/')}/pyvenv.cfg")
+        place = f"{skeleton}{prefix.rstrip('/')}/pyvenv.cfg"
+        if isinstance(data, bytes) and _shared(machine, prefix) and os.path.isdir(os.path.dirname(place)) and not os.path.exists(place):
             with open(place, "xb") as file:
                 file.write(data)
-            os.chmod(place, 0o755 if os.stat(source).st_mode & 0o111 else 0o644)
-    if os.path.islink(f"{target}/localtime") is False and os.path.exists(f"{machine.root}/etc/localtime") is False:
-        os.symlink("/usr/share/zoneinfo/Etc/UTC", f"{target}/localtime")
+            os.chmod(place, 0o644)
 
 
 def _etc_files(machine: Machine) -> list[str]:
@@ -278,67 +387,101 @@ def _etc_files(machine: Machine) -> list[str]:
         elif os.path.isdir(path):
             for folder, folders, names in os.walk(path):
                 folders.sort()
-                found += [f"{folder}/{name}" for name in sorted([*names, *(f for f in folders if os.path.islink(f"{folder}/{f}"))])]
+                links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
+                found += [f"{folder}/{name}" for name in sorted([*names, *links])]
     return [path.removeprefix(machine.root) for path in found if _may_pass(path)]
 
 
 def _may_pass(path: str) -> bool:
-    if os.path.basename(path).startswith(("auth.conf", "shadow", "gshadow")):
+    name = os.path.basename(path)
+    if name.startswith(("auth.conf", "shadow", "gshadow")) or (name in HIDDEN and "/skel/" in path):
         return False
     found = os.lstat(path)
     return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o004) and found.st_size <= _LARGEST)
 
 
-def _read(path: str) -> bytes | None:
-    """A file's content without what looks like credentials: lines with a user in a URL go; a private key makes the file None."""
+def _content(root: str, path: str) -> bytes | str | None:
+    """What of ``path`` may be inside: a link's target, a file's bytes without credentials; None for one that is closed or a key."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError:
-        return None
-    if b"PRIVATE KEY" in data:
-        return None
-    if _CREDENTIALS.search(data):
-        data = b"".join(line for line in data.splitlines(keepends=True) if not _CREDENTIALS.search(line))
-    return data
+        fd = os.open(root + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return os.readlink(root + path) if error.errno == errno.ELOOP else None
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        data = file.read()
+    return None if b"PRIVATE KEY" in data else _without_credentials(path, data)
 
 
-def _write_users(machine: Machine, target: str) -> None:
+def _without_credentials(path: str, data: bytes) -> bytes:
+    """User and password leave a URL, which stays; a line that assigns a password goes. A shell's stays as ``:``, so that its ``if``
+    keeps a body.
+    """
+    if b"://" in data and b"@" in data:
+        data = _CREDENTIALS.sub(b"", data)
+    assigning = path.startswith(_ASSIGNING)
+    if not ((b"@" in data and _UNCLEAR.search(data)) or (assigning and _ASSIGNED.search(data))):
+        return data
+    shell = path.startswith(("/etc/profile", "/etc/bash.bashrc", "/etc/skel/"))
+    kept = []
+    for line in data.splitlines(keepends=True):
+        secret = _UNCLEAR.search(line) or (assigning and _ASSIGNED.search(line) and not line.lstrip().startswith(b"#"))
+        if not secret:
+            kept.append(line)
+        elif shell:
+            kept.append(b":\n")
+    return b"".join(kept)
+
+
+def _write_users(target: str, etc: Etc) -> None:
     """passwd and group with system accounts alone: no people, no password hashes, no full names."""
     rows = {"passwd": ["root:x:0:0:root:/root:/bin/sh"], "group": ["root:x:0:"]}
     for name, kept in rows.items():
-        for line in (_read(f"{machine.root}/etc/{name}") or b"").decode("utf-8", "replace").splitlines():
+        content = etc.get(f"/etc/{name}", b"")
+        for line in (content if isinstance(content, bytes) else b"").decode("utf-8", "replace").splitlines():
             row = line.split(":")
             if len(row) < 4 or not row[2].isdigit() or not (0 < int(row[2]) < 1000 or row[0] in ("nobody", "nogroup")):
                 continue
             kept.append(":".join([row[0], "x", row[2], row[3], "", *row[5:7]]) if name == "passwd" else f"{row[0]}:x:{row[2]}:")
         with open(f"{target}/{name}", "w", encoding="utf-8") as file:
             file.write("\n".join(kept) + "\n")
+        os.chmod(f"{target}/{name}", 0o644)
 
 
-def _mask(machine: Machine, mask: str, folders: list[str], skeleton: str) -> None:
-    """Whiteouts for what may hold secrets inside listed folders: dot files at the top of a prefix, configuration of pip and Jupyter."""
-    places = {*machine.prefixes, "/usr", "/usr/local", *folders}
-    for place in sorted(places):
-        inside = next((f for f in folders if place == f or place.startswith(f + "/")), None)
-        if inside is None or not os.path.isdir(machine.root + place):
+def _masked(machine: Machine, folders: list[str]) -> list[str]:
+    """Paths inside the listed folders that get a whiteout, none of them below another."""
+    wanted = {"/usr/local/etc"} if os.path.isdir(f"{machine.root}/usr/local") else set()
+    for place in {*machine.prefixes, "/usr", "/usr/local", *folders}:
+        source = machine.root + place
+        if not os.path.isdir(source) or not any(place == folder or place.startswith(folder + "/") for folder in folders):
             continue
-        names = [name for name in os.listdir(machine.root + place) if name.startswith(".")]
-        for name in [*names, *_MASKED]:
-            if os.path.lexists(f"{machine.root}{place}/{name}"):
-                _whiteout(mask, f"{place}/{name}", inside, machine, skeleton)
+        names = {*HIDDEN, *(name for name in os.listdir(source) if name.startswith("."))}
+        if os.path.isfile(f"{source}/pyvenv.cfg"):
+            names |= set(os.listdir(source)) - set(INSTALLED)
+        names |= {name for name in _HIDDEN_BELOW if _real_folder(source, os.path.dirname(name))}
+        # A package manager's folder and the like sit below a name that is hidden only if someone put it there as a prefix.
+        wanted |= {f"{place}/{name}" for name in names if not any(f"{f}/".startswith(f"{place}/{name}/") for f in folders)}
+    kept: list[str] = []
+    for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
+        if not any(path.startswith(outer + "/") for outer in kept):
+            kept.append(path)
+    return kept
 
 
-def _whiteout(mask: str, path: str, folder: str, machine: Machine, skeleton: str) -> None:
+def _real_folder(source: str, inside: str) -> bool:
+    """A folder reached without a link: the mask's own parents would replace a link (``lib64 -> lib``) by a folder."""
+    return os.path.isdir(f"{source}/{inside}") and os.path.realpath(f"{source}/{inside}") == f"{os.path.realpath(source)}/{inside}"
+
+
+def _whiteout(mask: str, path: str, folders: list[str], machine: Machine, skeleton: str) -> None:
     """A whiteout device and its parents, each with the attributes of what it covers: the newest layer's are what is seen."""
     current, inside = mask, ""
     for part in path.strip("/").split("/")[:-1]:
         current, inside = f"{current}/{part}", f"{inside}/{part}"
         if not os.path.isdir(current):
             os.mkdir(current)
-            found = os.stat((machine.root if f"{inside}/".startswith(f"{folder}/") else skeleton) + inside)
-            os.chown(current, found.st_uid, found.st_gid)
-            os.chmod(current, stat.S_IMODE(found.st_mode))
+            listed_here = any(f"{inside}/".startswith(f"{folder}/") for folder in folders)
+            layers.copy_attributes(os.stat((machine.root if listed_here else skeleton) + inside), current)
     os.mknod(f"{mask}{path}", stat.S_IFCHR | 0o000, 0)
 
 
@@ -358,10 +501,3 @@ def _config(machine: Machine, identity: str, place: str) -> dict[str, Any]:
         "rootfs": {"type": "layers", "diff_ids": []},
         "history": [],
     }
-
-
-def _write(path: str, data: dict[str, Any]) -> None:
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(data, file)
-    os.rename(temporary, path)

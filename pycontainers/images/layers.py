@@ -6,13 +6,15 @@ link's data. So a layer's diff id can be computed without keeping the tar, and t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 import tarfile
 from collections.abc import Iterator
 
-from .view import is_opaque, is_whiteout
+from ..errors import ImageError
+from .view import Rootfs, View, is_opaque, is_whiteout
 
 _CHUNK = 1 << 20
 _BLOCK = 512
@@ -69,14 +71,19 @@ def _entry(name: str, path: str, links: dict[tuple[int, int], str]) -> Iterator[
         parent, _, last = name.rpartition("/")
         yield _header(tarfile.TarInfo(f"{parent}/{WHITEOUT}{last}" if parent else WHITEOUT + last))
         return
+    if name.rpartition("/")[2].startswith(WHITEOUT):
+        # In a layer's tar such a name deletes: shipped, this file would remove another one instead of being there.
+        raise ImageError(f"/{name} cannot be kept in a layer: names that start with {WHITEOUT} mean deletion there", "remove or rename it")
     info = tarfile.TarInfo(name)
-    info.mode, info.uid, info.gid, info.mtime = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, int(found.st_mtime)
+    info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+    info.mtime = found.st_mtime_ns // 1_000_000_000
     key = (found.st_dev, found.st_ino)
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFREG and found.st_nlink > 1 and key in links:
         info.type, info.linkname = tarfile.LNKTYPE, links[key]
     elif kind == stat.S_IFREG:
-        links[key] = name
+        if found.st_nlink > 1:
+            links[key] = name
         info.size = found.st_size
     elif kind == stat.S_IFDIR:
         info.type = tarfile.DIRTYPE
@@ -105,7 +112,13 @@ def _header(info: tarfile.TarInfo) -> bytes:
 def _attributes(path: str) -> dict[str, str]:
     """Extended attributes as PAX records (``SCHILY.xattr.``); overlayfs's own and the security module's labels stay here."""
     found = {}
-    for name in sorted(os.listxattr(path, follow_symlinks=False)):
+    try:
+        names = sorted(os.listxattr(path, follow_symlinks=False))
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []  # a file system without extended attributes
+    for name in names:
         if not name.startswith(("trusted.overlay.", "user.overlay.", "security.selinux")):
             value = os.getxattr(path, name, follow_symlinks=False)
             found[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
@@ -126,40 +139,45 @@ def _content(path: str, size: int) -> Iterator[bytes]:
     yield b"\0" * (-size % _BLOCK)
 
 
-def merge_uppers(uppers: dict[str, str], tree: str) -> None:
-    """Join the upper folders of a root file system's overlays in ``tree``: each at its own path.
+def merge_uppers(uppers: dict[str, str], tree: str, rootfs: Rootfs) -> None:
+    """Join the upper folders of a root file system's overlays in ``tree``, each at its own path. They are emptied by renames.
 
-    :param uppers: folder of the root file system ("/" among them) -> its overlay's upper folder. They are emptied by renames.
+    :param uppers: folder of the root file system ("/" among them) -> its overlay's upper folder.
+    :param rootfs: what the overlays stood on. A folder that was only passed through (``/tmp`` on the way to ``/tmp/venv``) takes
+        owner and mode from there: overlayfs shows a folder with the attributes of the newest layer that has it.
     """
-    for folder in sorted(uppers, key=len):
+    _move_content(uppers["/"], tree)
+    below = View(rootfs)
+    for folder in sorted((name for name in uppers if name != "/"), key=lambda name: name.count("/")):
         upper = uppers[folder]
-        if folder == "/":
-            _move_content(upper, tree)
-        elif os.listdir(upper):
-            place = tree + folder
-            _make_parents(uppers["/"], tree, folder)
-            if os.path.isdir(place):
-                os.rmdir(place)  # the mount point as the overlay of "/" saw it: never anything in it
-            os.rename(upper, place)
+        if not os.listdir(upper) and not is_opaque(upper):
+            continue
+        place = tree + folder
+        _make_parents(below, tree, folder)
+        if os.path.isdir(place):
+            os.rmdir(place)  # the mount point as the overlay of "/" saw it: never anything in it
+        os.rename(upper, place)
 
 
 def _move_content(source: str, target: str) -> None:
     for name in os.listdir(source):
         os.rename(f"{source}/{name}", f"{target}/{name}")
-    copy_attributes(source, target)
+    copy_attributes(os.lstat(source), target)
 
 
-def _make_parents(root: str, tree: str, folder: str) -> None:
-    current = tree
+def _make_parents(below: View, tree: str, folder: str) -> None:
+    inside = ""
     for part in folder.strip("/").split("/")[:-1]:
-        current = f"{current}/{part}"
-        if not os.path.lexists(current):
-            os.mkdir(current, 0o755)
+        inside = f"{inside}/{part}"
+        if not os.path.lexists(tree + inside):
+            os.mkdir(tree + inside, 0o755)
+            node = below.lookup(inside)
+            if node is not None:
+                copy_attributes(node.stat, tree + inside)
 
 
-def copy_attributes(source: str, target: str) -> None:
+def copy_attributes(source: os.stat_result, target: str) -> None:
     """Owner, mode and times of a folder."""
-    found = os.lstat(source)
-    os.chown(target, found.st_uid, found.st_gid)
-    os.chmod(target, stat.S_IMODE(found.st_mode))
-    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.chown(target, source.st_uid, source.st_gid)
+    os.chmod(target, stat.S_IMODE(source.st_mode))
+    os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))

@@ -60,6 +60,8 @@ def parse(text: str) -> Reference:
             else "lower-case letters, digits and single '.', '_', '-' between them"
         )
         raise UsageError(f"image name {text!r} is not valid", hint)
+    if host == DEFAULT_HOST and re.fullmatch("[0-9a-f]{64}", path):
+        raise UsageError(f"image name {text!r} cannot be told from an image id", "add a letter beyond f, or a '-'")
     if len(path) > 255:
         raise UsageError(f"image name of {len(path)} characters is too long", "at most 255")
     if host == DEFAULT_HOST and "/" not in path:
@@ -67,13 +69,18 @@ def parse(text: str) -> Reference:
     return Reference(host, path, tag or ("" if digest else DEFAULT_TAG), digest)
 
 
+def reserved(found: Reference) -> str:
+    """``host`` or ``scratch`` where the name means that, however it is written; else ""."""
+    name = found.path.removeprefix("library/")
+    return name if found.host == DEFAULT_HOST and name in RESERVED and found.tag == DEFAULT_TAG and not found.digest else ""
+
+
 def check_free(text: str) -> Reference:
     """A name that may be given to an image. :raises UsageError: it is reserved or carries a digest."""
     found = parse(text)
-    if found.host == DEFAULT_HOST and found.path.removeprefix("library/") in RESERVED and found.tag == DEFAULT_TAG:
-        raise UsageError(
-            f"image name {text!r} is reserved", "it always means this machine's own system" if "host" in text else "it is the empty image"
-        )
+    if reserved(found):
+        meaning = "this machine's own system" if reserved(found) == "host" else "the empty image"
+        raise UsageError(f"image name {text!r} is reserved", f"it always means {meaning}; choose another name or a tag of your own")
     if found.digest:
         raise UsageError(f"image name {text!r} has a digest", "a name that is given has a tag at most")
     return found
