@@ -225,7 +225,7 @@ class Container:
         """What it used, over its whole life as far as the record reaches; also after it has ended."""
         from .usage import Stats
 
-        return Stats(self)
+        return Stats(self._engine, self.id)
 
     def history(self) -> Any:
         """The recorded samples: a pandas DataFrame where pandas is installed, else a dict of columns."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .metrics.series import format_bytes, format_rate, to_columns
-from .protocol import ContainerInfo, Resources
+from .protocol import ContainerInfo, Engine, Resources
 from .text import one_line, span, table
 from .wording import status_text
-
-if TYPE_CHECKING:
-    from .objects import Container
 
 _BARS = "▁▂▃▄▅▆▇█"
 _UNLIMITED = 1 << 60
@@ -136,11 +133,13 @@ def thin(values: Sequence[float], most: int) -> list[float]:
 class Stats:
     """What one container used over its life, as far as the record reaches; also after it has ended.
 
+    :param container: its name or id.
     :param form: how it wants to be shown: ``live``, ``static`` (picture and text) or ``table`` (text alone).
     :param seconds: only the last so many seconds; None for all.
     """
 
-    container: Container
+    engine: Engine
+    container: str
     form: str = "live"
     seconds: float | None = None
     info: ContainerInfo = field(init=False)
@@ -151,8 +150,8 @@ class Stats:
 
     def reload(self) -> Stats:
         """Read samples and state anew."""
-        self.info = self.container.inspect()
-        samples = list(self.container.engine.samples(self.info.id))
+        self.info = self.engine.find(self.container)
+        samples = list(self.engine.samples(self.info.id))
         if self.seconds is not None and samples:
             samples = [sample for sample in samples if sample.time >= samples[-1].time - self.seconds]
         self.samples = samples

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from ..errors import UsageError
-from ..objects import Container
 from ..usage import Stats, StatsTable
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
@@ -23,7 +22,7 @@ def stats(context: Context, args: SimpleNamespace, body: str | None) -> Stats | 
     engine = context.engine
     infos = [engine.find(name) for name in args.container] or engine.containers()
     form = "table" if args.table else "static" if args.static or args.no_stream else "live"
-    found = [Stats(Container(engine, info), form, args.seconds) for info in infos]
+    found = [Stats(engine, info.id, form, args.seconds) for info in infos]
     return found[0] if len(args.container) == 1 else StatsTable(found)
 
 

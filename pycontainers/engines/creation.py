@@ -20,6 +20,7 @@ from ..protocol import ContainerConfig, Mount
 from ..runtime import client, isolation, recover, state
 from ..runtime.spec import Facts, command_of, oci_spec
 from . import naming
+from .folders import STEP
 
 NETWORKS = ("bridge", "none", "host")
 _NO_USER_NAMESPACE = ("user namespace", "ID-mapped overlay (Linux 5.19)", "proc in a user namespace")
@@ -54,7 +55,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         state.write(building, "container.json", record)
         state.write(building, "state.json", {"status": state.CREATED, "machine": state.machine()})
         if step is not None:
-            state.write(building, "step.json", step)
+            state.write(building, STEP, step)
         os.rename(building, folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

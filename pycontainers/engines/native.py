@@ -26,6 +26,7 @@ from ..protocol import (
 )
 from ..runtime import client, logs, recover, state
 from . import checks, creation, information, steps
+from .folders import Folders
 
 _ENGINE: NativeEngine | None = None
 
@@ -46,6 +47,7 @@ class NativeEngine:
 
     def __init__(self, where: Paths | None = None) -> None:
         self.paths = where or paths()
+        self.folders = Folders(self.paths)
         self._store: Store | None = None
         self._swept = 0.0
 
@@ -77,7 +79,7 @@ class NativeEngine:
             started = client.start(self.paths, info.id, attach=True, stdin=fd)
         except BaseException:
             # A container that never ran is of no use to anybody who asked for "run": nothing stays behind.
-            self._abandon(info.id, info.name)
+            self._abandon(info.id)
             raise
         finally:
             if fd >= 0:
@@ -113,7 +115,7 @@ class NativeEngine:
     def stop(self, container: str, timeout: float = 10.0) -> ContainerInfo:
         self._begin()
         container_id = self._id(container)
-        folder = self._folder(container_id)
+        folder = self.folders.path(container_id)
         record = state.read(folder, "container.json") or {}
         before = self._info(container_id)
         if (
@@ -127,7 +129,7 @@ class NativeEngine:
     def kill(self, container: str, signal: str = "SIGKILL") -> ContainerInfo:
         self._begin()
         container_id, number = self._id(container), _signal_number(signal)
-        folder = self._folder(container_id)
+        folder = self.folders.path(container_id)
         before = self._info(container_id)
         if not client.signal_init(folder, number):
             raise StateError(f"container {before.name!r} is not running", "")
@@ -154,11 +156,11 @@ class NativeEngine:
                 raise StateError(f"container {info.name!r} is running", f"stop it first, or use force: rm -f {info.name}")
             client.signal_init(info.folder, signals.SIGKILL)
             client.wait(info.folder, 30)
-        self._discard(container_id, info.name)
+        self.folders.remove(container_id)
 
     def containers(self, all: bool = False) -> list[ContainerInfo]:
         self._begin()
-        found = [self._info(name) for name in self._ids()]
+        found = [self._info(name) for name in self.folders.ids()]
         return sorted((c for c in found if all or c.status in (state.RUNNING, state.STARTING, state.PAUSED)), key=lambda c: -c.created)
 
     def find(self, container: str) -> ContainerInfo:
@@ -166,12 +168,12 @@ class NativeEngine:
         return self._info(self._id(container))
 
     def oci(self, container: str) -> dict[str, Any]:
-        return state.read(self._folder(self._id(container)), "config.json") or {}
+        return state.read(self.folders.path(self._id(container)), "config.json") or {}
 
     def logs(
         self, container: str, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0
     ) -> Iterator[LogLine]:
-        folder = self._folder(self._id(container))
+        folder = self.folders.path(self._id(container))
 
         def running() -> bool:
             now = state.read(folder, "state.json")
@@ -191,7 +193,7 @@ class NativeEngine:
     def samples(self, container: str) -> Sequence[Any]:
         from ..metrics import history
 
-        path = f"{self._folder(self._id(container))}/samples.ring"
+        path = f"{self.folders.path(self._id(container))}/samples.ring"
         return history.read(path) if os.path.exists(path) else []
 
     def prune(self) -> list[str]:
@@ -216,7 +218,7 @@ class NativeEngine:
         from ..builder import solver
 
         self._begin()
-        image = yield from solver.build(request, self.store, steps.Runner(self))
+        image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store))
         return self.store.info(image)
 
     def images(self) -> list[ImageInfo]:
@@ -253,19 +255,11 @@ class NativeEngine:
         self._swept = time.monotonic()
         containers = str(self.paths.containers)
         if recover.sweep(containers):
-            checks.sweep_network(self.paths, [name for name in self._ids() if self._info(name).status == state.RUNNING])
-        steps.sweep(self)
-
-    def _ids(self, hidden: bool = False) -> list[str]:
-        """Ids of containers; those of build steps are ``hidden``."""
-        found = [name for name in os.listdir(self.paths.containers) if len(name) == 64 and not name.startswith(".")]
-        return [name for name in found if hidden or not os.path.exists(f"{self._folder(name)}/step.json")]
-
-    def _folder(self, container_id: str) -> str:
-        return f"{self.paths.containers}/{container_id}"
+            checks.sweep_network(self.paths, [name for name in self.folders.ids() if self._info(name).status == state.RUNNING])
+        steps.sweep(self.folders)
 
     def _info(self, container_id: str) -> ContainerInfo:
-        return information.info(self._folder(container_id))
+        return information.info(self.folders.path(container_id))
 
     def _id(self, container: str) -> str:
         """Full id of a name, an id, or an unambiguous start of one."""
@@ -277,28 +271,18 @@ class NativeEngine:
         owner = state.named(containers, container) if "/" not in container else None
         if owner and os.path.isdir(f"{containers}/{owner}"):
             return owner
-        ids = self._ids()
+        ids = self.folders.ids()
         found = [name for name in ids if name.startswith(container)] if len(container) >= 2 else []
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
             raise UsageError(f"{container!r} is the start of {len(found)} container ids", "give more characters")
-        names = [(state.read(self._folder(name), "container.json") or {}).get("name", "") for name in ids]
+        names = [self.folders.name(name) for name in ids]
         raise NotFound(f"no container {container!r}", near(container, names) or "ps -a lists all")
 
-    def _discard(self, container_id: str, name: str) -> None:
-        folder = self._folder(container_id)
-        if not os.path.isdir(folder):
-            return
-        lock = state.lock_within(folder, 10)
-        try:
-            state.remove_folder(str(self.paths.containers), container_id, name)
-        finally:
-            os.close(lock)
-
-    def _abandon(self, container_id: str, name: str) -> None:
+    def _abandon(self, container_id: str) -> None:
         """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
-        folder = self._folder(container_id)
+        folder = self.folders.path(container_id)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             now = state.read(folder, "state.json")
@@ -308,11 +292,11 @@ class NativeEngine:
                 client.signal_init(folder, signals.SIGKILL)
                 client.wait(folder, 5)
             time.sleep(0.002)
-        self._discard(container_id, name)
+        self.folders.remove(container_id)
 
     def _end_quietly(self, container_id: str) -> None:
         """An interrupted ``run``: end the container now; a second within which it may clean up."""
-        folder = self._folder(container_id)
+        folder = self.folders.path(container_id)
         try:
             client.signal_init(folder, signals.SIGTERM)
             if client.wait(folder, 0.7) is None:
@@ -322,7 +306,7 @@ class NativeEngine:
             pass
 
     def _images_in_use(self) -> set[str]:
-        records = (state.read(self._folder(name), "container.json") for name in self._ids(hidden=True))
+        records = (state.read(self.folders.path(name), "container.json") for name in self.folders.ids(steps=True))
         return {record["image_id"] for record in records if record}
 
 

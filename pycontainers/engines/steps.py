@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import BuildError, ContainersError
+from ..images.store import Store
 from ..linux import process
+from ..paths import Paths
 from ..protocol import ContainerConfig
 from ..runtime import client, state
 from . import creation
-
-if TYPE_CHECKING:
-    from .native import NativeEngine
+from .folders import STEP, Folders
 
 
 class Runner:
     """What the builder's executor runs commands with."""
 
-    def __init__(self, engine: NativeEngine) -> None:
-        self._engine = engine
+    def __init__(self, paths: Paths, store: Store) -> None:
+        self._paths, self._store, self._folders = paths, store, Folders(paths)
 
     def run(
         self, rootfs: Any, tree: str, argv: list[str], env: dict[str, str], cwd: str, user: str, network: str
@@ -30,15 +29,13 @@ class Runner:
 
         Whatever happens, an interrupt included, the step's container is gone afterwards.
         """
-        engine = self._engine
         config = ContainerConfig(image="(build)", command=tuple(argv), env=env, workdir=cwd, user=user, network=network)
         owner = {"owner": process.identity(os.getpid())}
-        container_id = creation.create(engine.paths, engine.store, config, step=owner, rootfs=rootfs)
-        folder = engine._folder(container_id)
-        name = (state.read(folder, "container.json") or {}).get("name", "")
+        container_id = creation.create(self._paths, self._store, config, step=owner, rootfs=rootfs)
+        folder = self._folders.path(container_id)
         try:
-            creation.before_start(engine.paths, container_id)
-            started = client.start(engine.paths, container_id, attach=True)
+            creation.before_start(self._paths, container_id)
+            started = client.start(self._paths, container_id, attach=True)
             yield from started.output()
             if started.exit is None:
                 raise BuildError("the step's supervisor was killed", "run the build again")
@@ -49,12 +46,12 @@ class Runner:
                 self._collect(folder, rootfs, tree)
             return int(started.exit["code"])
         finally:
-            _end(engine, container_id, name)
+            _end(self._folders, container_id)
 
     def _collect(self, folder: str, rootfs: Any, tree: str) -> None:
         _drop_mount_points(folder)
         uppers = {place: f"{folder}/upper/{index}" for index, place in enumerate(rootfs.folders)}
-        self._engine.store.merge_uppers(uppers, tree)
+        self._store.merge_uppers(uppers, tree, rootfs)
 
 
 def _drop_mount_points(folder: str) -> None:
@@ -71,24 +68,19 @@ def _drop_mount_points(folder: str) -> None:
             continue  # the step has put something there: that is its work
 
 
-def _end(engine: NativeEngine, container_id: str, name: str) -> None:
-    folder = engine._folder(container_id)
+def _end(folders: Folders, container_id: str) -> None:
+    folder = folders.path(container_id)
     try:
         if client.signal_init(folder, 9):
             client.wait(folder, 10)
-        engine._discard(container_id, name)
+        folders.remove(container_id)
     except (OSError, ContainersError):
         pass  # the next command's sweep finds it
 
 
-def sweep(engine: NativeEngine) -> None:
+def sweep(folders: Folders) -> None:
     """Remove the step containers of builds whose process is gone."""
-    for container_id in engine._ids(hidden=True):
-        folder = engine._folder(container_id)
-        try:
-            with open(f"{folder}/step.json", encoding="utf-8") as file:
-                owner = json.load(file)["owner"]
-        except (OSError, ValueError, KeyError):
-            continue
-        if process.alive(owner) is False:
-            _end(engine, container_id, (state.read(folder, "container.json") or {}).get("name", ""))
+    for container_id in folders.ids(steps=True):
+        step = state.read(folders.path(container_id), STEP)
+        if step is not None and process.alive(step["owner"]) is False:
+            _end(folders, container_id)

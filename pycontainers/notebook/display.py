@@ -132,11 +132,26 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     formatter.ipython_display_formatter.for_type(objects.RunResult, _nothing)
 
     def bundle(stats: Stats, include: Any = None, exclude: Any = None) -> Any:
-        from .plots import stats_bundle
-
         return stats_bundle(stats, live())
 
     formatter.mimebundle_formatter.for_type(Stats, bundle)
+
+
+def stats_bundle(stats: Stats, live: bool) -> dict[str, Any]:
+    """All forms of one Stats. Text and SVG are always there: no plot is ever blank on GitHub, in nbconvert, or headless."""
+    bundle: dict[str, Any] = {"text/plain": stats.summary()}
+    if stats.form == "table":
+        return bundle
+    from . import plots, svg  # with the first plot, not with the extension
+
+    bundle["image/svg+xml"] = svg.draw(stats)
+    if stats.form == "static":
+        return bundle
+    if live and stats.info.status == "running":
+        from .widgets.stats import live_view
+
+        return {**bundle, **live_view(stats)}
+    return {**bundle, plots.PLOTLY: plots.figure(stats)}
 
 
 def _nothing(value: object) -> bool:

@@ -12,7 +12,7 @@ from ..text import one_line
 from ..usage import Mark, Panel, Stats
 from . import svg
 
-_PLOTLY = "application/vnd.plotly.v1+json"
+PLOTLY = "application/vnd.plotly.v1+json"
 _COLUMNS = 3
 _GAP_X, _GAP_Y = 0.08, 0.2
 _AXIS = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.4)", "linecolor": "rgba(128,128,128,.5)"}
@@ -190,18 +190,3 @@ def _plotly_text(value: str) -> str:
     from html import escape
 
     return escape(one_line(value), quote=False)
-
-
-def stats_bundle(stats: Stats, live: bool) -> dict[str, Any]:
-    """All forms of one Stats. Text and SVG are always there: no plot is ever blank on GitHub, in nbconvert, or headless."""
-    bundle: dict[str, Any] = {"text/plain": stats.summary()}
-    if stats.form == "table":
-        return bundle
-    bundle["image/svg+xml"] = svg.draw(stats)
-    if stats.form == "static":
-        return bundle
-    if live and stats.info.status == "running":
-        from .widgets.stats import live_view
-
-        return {**bundle, **live_view(stats)}
-    return {**bundle, _PLOTLY: figure(stats)}

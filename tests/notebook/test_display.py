@@ -92,18 +92,18 @@ def test_a_status_is_told_by_word_and_icon(shell: Any, engine: FakeEngine) -> No
 
 
 def test_every_form_of_stats_has_text(shell: Any, hostile: Any) -> None:
-    static = formats(shell, Stats(hostile, "static"))
+    static = formats(shell, Stats(hostile.engine, hostile.id, "static"))
     assert set(static) == {"text/plain", "image/svg+xml"} and "CPU" in static["text/plain"]
-    assert set(formats(shell, Stats(hostile, "table"))) == {"text/plain"}
-    moving = formats(shell, Stats(hostile))
+    assert set(formats(shell, Stats(hostile.engine, hostile.id, "table"))) == {"text/plain"}
+    moving = formats(shell, Stats(hostile.engine, hostile.id))
     assert set(moving) == {"text/plain", "image/svg+xml", "application/vnd.plotly.v1+json"}
-    assert "text/html" in formats(shell, StatsTable([Stats(hostile)]))
+    assert "text/html" in formats(shell, StatsTable([Stats(hostile.engine, hostile.id)]))
 
 
 def test_a_figure_is_valid_and_holds_the_series(hostile: Any) -> None:
     from plotly.graph_objects import Figure
 
-    stats = Stats(hostile)
+    stats = Stats(hostile.engine, hostile.id)
     stats.info = replace(stats.info, name="web", exit=ExitStatus(137, 9, oom_killed=True, finished=9.0), status="exited")
     data = plots.figure(stats)
     figure = Figure(data)
@@ -115,13 +115,13 @@ def test_a_figure_is_valid_and_holds_the_series(hostile: Any) -> None:
 
 
 def test_plotly_texts_do_not_speak_html(hostile: Any) -> None:
-    title = plots.figure(Stats(hostile))["layout"]["title"]["text"]
+    title = plots.figure(Stats(hostile.engine, hostile.id))["layout"]["title"]["text"]
     assert "<" not in title and "&lt;script" in title
 
 
 def test_the_picture_has_words_and_every_peak(hostile: Any, engine: FakeEngine) -> None:
     engine.recorded = [sample(float(t), memory=(1 << 30) if t == 777 else 1 << 20) for t in range(2000)]
-    stats = Stats(hostile, "static")
+    stats = Stats(hostile.engine, hostile.id, "static")
     picture = ElementTree.fromstring(svg.draw(stats))
     space = "{http://www.w3.org/2000/svg}"
     assert picture.find(f"{space}title") is not None and "peak 1.0 GiB" in str(picture.findtext(f"{space}desc"))
@@ -135,7 +135,7 @@ def test_the_picture_has_words_and_every_peak(hostile: Any, engine: FakeEngine) 
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_few_samples_draw_too(hostile: Any, engine: FakeEngine, count: int) -> None:
     engine.recorded = engine.recorded[:count]
-    stats = Stats(hostile)
+    stats = Stats(hostile.engine, hostile.id)
     ElementTree.fromstring(svg.draw(stats))
     assert plots.figure(stats)["data"] and repr(stats)
 

@@ -1,0 +1,39 @@
+"""The containers' folders: which there are, and removing one. The steps of builds have some of their own, hidden from users."""
+
+from __future__ import annotations
+
+import os
+
+from ..paths import Paths
+from ..runtime import state
+
+STEP = "step.json"
+
+
+class Folders:
+    """All containers of one user."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.root = str(paths.containers)
+
+    def path(self, container_id: str) -> str:
+        return f"{self.root}/{container_id}"
+
+    def ids(self, steps: bool = False) -> list[str]:
+        """Full ids; with ``steps`` those of build steps as well."""
+        found = [name for name in os.listdir(self.root) if len(name) == 64 and not name.startswith(".")]
+        return [name for name in found if steps or not os.path.exists(f"{self.path(name)}/{STEP}")]
+
+    def name(self, container_id: str) -> str:
+        return str((state.read(self.path(container_id), "container.json") or {}).get("name", ""))
+
+    def remove(self, container_id: str) -> None:
+        """Delete a container that does not run; nothing when it is gone. :raises StateError: somebody works on it."""
+        folder = self.path(container_id)
+        if not os.path.isdir(folder):
+            return
+        lock = state.lock_within(folder, 10)
+        try:
+            state.remove_folder(self.root, container_id, self.name(container_id))
+        finally:
+            os.close(lock)

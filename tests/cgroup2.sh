@@ -1,0 +1,19 @@
+#!/bin/sh
+# The runtime's tests on a machine with cgroup v2 alone. RUNNER is a command that runs its arguments there as root, and shows
+# this checkout's dist/cgroup2 as /share. No network is needed there: everything goes along as wheels.
+set -eu
+: "${RUNNER:?a command that runs its arguments on a cgroup v2 machine}" "${BIN:=.venv/bin}"
+rm -rf dist/cgroup2
+mkdir -p dist/cgroup2/wheels
+"$BIN/pip" wheel --quiet --wheel-dir dist/cgroup2/wheels . pytest pytest-timeout hypothesis
+cp -r tests pyproject.toml dist/cgroup2/
+cat > dist/cgroup2/run.sh <<'END'
+set -eu
+export TMPDIR=/var/tmp
+python3 -m venv /var/tmp/venv
+/var/tmp/venv/bin/pip install --quiet --no-index --find-links /share/wheels jupyter-pycontainers pytest pytest-timeout hypothesis
+cp -r /share/tests /share/pyproject.toml /var/tmp/
+cd /var/tmp
+exec /var/tmp/venv/bin/python -m pytest -p no:cacheprovider --timeout 600 -q tests/runtime tests/linux/cgroups tests/metrics "$@"
+END
+$RUNNER sh /share/run.sh
