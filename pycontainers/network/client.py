@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .. import __version__
 from ..linux import helper, sockets
 from ..paths import Paths
+from ..version import stamp
 
 NAME = "network"
 SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
@@ -32,7 +32,7 @@ def command(paths: Paths, python: str = "") -> list[str]:
 
 def connect(paths: Paths, python: str = "", timeout: float = 15.0) -> socket.socket:
     """A connection to the helper, started where needed; useful ahead of need, too."""
-    return helper.connect(paths.network_socket, NAME, command(paths, python), __version__, paths.locks, timeout)
+    return helper.connect(paths.network_socket, NAME, command(paths, python), stamp("linux", "network"), paths.locks, timeout)
 
 
 def attach(

@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import ContainersError, NetworkError, NotFound, StateError, UsageError
 from ..linux import helper, sockets
+from ..version import stamp
 
 NAME = "network"
 IDLE_SECONDS = 120.0
@@ -35,7 +35,7 @@ class Helper(helper.Server):
         from .bridge import SUBNETS, names
         from .rules import Rules
 
-        super().__init__(listener, NAME, __version__, options.socket, options.idle)
+        super().__init__(listener, NAME, stamp("linux", "network"), options.socket, options.idle)
         self.networks = Path(options.home) / "networks"
         self.bridge, self.table = names(Path(options.home))
         self.subnets = tuple(ipaddress.IPv4Network(text) for text in options.subnet) or SUBNETS

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from .. import __version__
 from ..errors import HelperError
 from ..linux import helper, process, sockets
 from ..paths import Paths
+from ..version import stamp
 from . import state
 
-#: A new version, or another Python, replaces a running launcher.
-VERSION = f"{__version__}/{sys.version_info[0]}.{sys.version_info[1]}"
+#: Other code, or another Python, replaces a running launcher.
+VERSION = stamp("linux", "runtime", "network", "metrics")
 _START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.runtime.launcher import main; main(sys.argv[3], sys.argv[4])"
 
 

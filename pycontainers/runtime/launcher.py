@@ -13,19 +13,18 @@ import json
 import os
 import signal
 import socket
-import sys
 from typing import Any
 
-from .. import __version__
 from ..errors import UsageError
 from ..linux import helper, idmap, seccomp, sockets, syscalls
+from ..version import stamp
 from . import exec as exec_worker
 from . import isolation, state
 from .supervisor import Supervisor
 
 NAME = "launcher"
 IDLE_SECONDS = 600.0
-VERSION = f"{__version__}/{sys.version_info[0]}.{sys.version_info[1]}"
+VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
 class Launcher(helper.Server):
