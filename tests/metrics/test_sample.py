@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,30 +28,38 @@ print(*[name for name in {HEAVY!r} if name in sys.modules])
 
 
 @pytest.mark.root
-def test_a_hundred_containers_cost_ten_milliseconds() -> None:
-    """Twice the budget is allowed, since other tests run beside this one; the figure is printed."""
+def test_a_reading_costs_little_more_than_its_files() -> None:
+    """The budget is 10 ms of CPU for 100 containers. It is a ratio here, so that a slow or busy machine does not fail it."""
     where = cgroups.layout()
     if not where.writable or os.geteuid() != 0:
         pytest.skip(f"no groups can be made here: {where.why or 'needs root'}")
-    path = f"/pycontainers-test-{os.getpid()}"
-    group = cgroups.create(path, {})
+    group = cgroups.create(f"/pycontainers-test-{os.getpid()}", {})
     process = subprocess.Popen(["sleep", "100"])
+    before = set(os.listdir("/proc/self/fd"))
     try:
         group.add(process.pid)
         with open(f"/proc/{process.pid}/net/dev", "rb") as net:
-            samplers = [Sampler(group) for _ in range(100)]
-            best = 1.0
-            for _ in range(5):
-                begin = time.process_time()
-                for sampler in samplers:
-                    sampler.read(net.fileno())
-                best = min(best, time.process_time() - begin)
-            for sampler in samplers:
-                sampler.close()
+            sampler = Sampler(group)
+            files = [int(fd) for fd in set(os.listdir("/proc/self/fd")) - before if os.path.exists(f"/proc/self/fd/{fd}")]
+            whole = cost(lambda: sampler.read(net.fileno()))
+            bare = cost(lambda: [os.pread(fd, 8192, 0) for fd in files])
+            sampler.close()
     finally:
         process.kill()
         process.wait()
         group.kill()
         group.remove()
-    print(f"100 samples: {best * 1000:.1f} ms of CPU")
-    assert best < 0.020
+    assert set(os.listdir("/proc/self/fd")) == before
+    print(f"100 samples: {whole * 1000:.1f} ms of CPU, {len(files)} files alone {bare * 1000:.1f} ms")
+    assert len(files) >= 5 and whole < 8 * bare
+
+
+def cost(work: Callable[[], object]) -> float:
+    """Seconds of CPU for 100 times, the best of five."""
+    found = []
+    for _ in range(5):
+        begin = time.process_time()
+        for _ in range(100):
+            work()
+        found.append(time.process_time() - begin)
+    return min(found)
