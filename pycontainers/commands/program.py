@@ -69,6 +69,9 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ContainersError as error:
+        # A command's own exit code is its own affair, as with Docker; what it cannot know (out of memory) comes with a hint.
+        if isinstance(error, ContainerFailed) and not error.hint:
+            return error.exit_code
         # Hints are written for cells; the verbs are the same here.
         print("\n".join(error._render_traceback_()).replace("%container ", f"{PROMPT} "), file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,112 @@
+"""Machines that refuse something: one line that names the blocker and the remedy, and doctor's table says the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pycontainers import errors
+from pycontainers.engines.native import NativeEngine
+from pycontainers.network import client as network
+from pycontainers.paths import Paths
+from pycontainers.protocol import ContainerConfig
+
+pytestmark = pytest.mark.root
+
+
+def as_somebody(call: Any) -> Any:
+    """Run ``call`` in a child that has become an ordinary user."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            call()
+            answer: list[Any] = ["nothing", "", 0]
+        except errors.ContainersError as error:
+            answer = [error.message, error.hint, error.exit_code]
+        except BaseException as error:
+            answer = [repr(error), "", 0]
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        data = file.read()
+    os.waitpid(pid, 0)
+    return json.loads(data)
+
+
+def test_ordinary_user_is_told_in_one_line(engine: NativeEngine) -> None:
+    for call in (lambda: engine.run(ContainerConfig("host", ("true",))), lambda: engine.containers()):
+        message, hint, code = as_somebody(call)
+        assert "need root" in message and "uid 65534" in message
+        assert "rootless" in hint
+        assert code == 125
+
+
+def test_doctor_says_so_to_an_ordinary_user(engine: NativeEngine) -> None:
+    def call() -> None:
+        rows = {row.name: row for row in engine.doctor()}
+        raise errors.ContainersError(f"{rows['root'].state}: {rows['root'].why}", rows["root"].remedy)
+
+    assert as_somebody(call)[0] == "missing: this process is uid 65534"
+
+
+def program(state_folder: str, *words: str, drop: str) -> subprocess.CompletedProcess[str]:
+    """The program as root without some capabilities, as in a container without privileges."""
+    env = {**os.environ, "PYCONTAINERS_HOME": f"{state_folder}/h", "PYCONTAINERS_RUN": f"{state_folder}/r"}
+    command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", sys.executable, "-m", "pycontainers.commands.program", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Any) -> Any:
+    yield str(tmp_path)
+    where = Paths(tmp_path / "h", tmp_path / "r")
+    network.leave(where)
+    from pycontainers.linux import sockets
+
+    try:
+        with sockets.connect(where.launcher_socket, 5) as conn:
+            sockets.receive(conn)
+            sockets.send(conn, {"op": "leave"})
+    except OSError:
+        pass
+
+
+def test_root_without_privileges_is_told_the_blocker_and_the_remedy(folder: str) -> None:
+    done = program(folder, "run", "--network", "none", "host", "true", drop="-sys_admin")
+    assert done.returncode == 125
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert "mount namespace" in lines[0] and "EPERM" in lines[0]
+    assert "CAP_SYS_ADMIN" in lines[1]
+    assert os.listdir(f"{folder}/h/containers") in ([], ["names"])
+    table = program(folder, "doctor", drop="-sys_admin").stdout
+    row = next(line for line in table.splitlines() if "mount namespace" in line)
+    assert "missing" in row and "EPERM" in row and "--privileged" in row
+
+
+def test_bridge_without_its_right_is_told(folder: str) -> None:
+    done = program(folder, "run", "host", "true", drop="-net_admin")
+    assert done.returncode == 125
+    assert "NET_ADMIN" in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert program(folder, "run", "--network", "none", "--rm", "host", "echo", "works", drop="-net_admin").stdout == "works\n"
+
+
+def test_weaker_isolation_is_said_and_can_be_refused(engine: NativeEngine) -> None:
+    info = engine.create(ContainerConfig("host", ("sleep", "10"), network="none", userns="host"))
+    assert any("root inside is root outside" in note for note in info.notes)
+    started = engine.start(info.id)
+    status = dict(line.split(":", 1) for line in open(f"/proc/{started.pid}/status", encoding="ascii").read().splitlines())
+    assert status["Uid"].split()[0] == "0"
+    with pytest.raises(errors.IsolationError, match="full isolation was asked for"):
+        engine.create(ContainerConfig("host", ("true",), userns="host", require_isolation="full"))
