@@ -14,6 +14,6 @@ python3 -m venv /var/tmp/venv
 /var/tmp/venv/bin/pip install --quiet --no-index --find-links /share/wheels jupyter-pycontainers pytest pytest-timeout hypothesis
 cp -r /share/tests /share/pyproject.toml /var/tmp/
 cd /var/tmp
-exec /var/tmp/venv/bin/python -m pytest -p no:cacheprovider --timeout 600 -q tests/runtime tests/linux/cgroups tests/metrics "$@"
+exec /var/tmp/venv/bin/python -m pytest -p no:cacheprovider --timeout 600 -q tests/runtime tests/linux/cgroups "$@"
 END
 $RUNNER sh /share/run.sh

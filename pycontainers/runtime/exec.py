@@ -44,7 +44,10 @@ def _run(folder: str, request: dict[str, Any], fds: list[int], programs: Any, co
     cgroups.open(linux["cgroupsPath"]).join()
     reader, writer = os.pipe2(os.O_CLOEXEC)
     # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
-    namespaces.setns(pidfd, namespaces.flags_of([n["type"] for n in linux["namespaces"]]))
+    try:
+        namespaces.setns(pidfd, namespaces.flags_of([n["type"] for n in linux["namespaces"]]))
+    except ProcessLookupError:
+        raise StateError(f"container {os.path.basename(folder)[:12]} is not running: it has just ended", "start it again") from None
     os.close(pidfd)
     pid = os.fork()
     if pid == 0:

@@ -93,8 +93,11 @@ def test_exec_is_not_visible_before_it_is_confined(engine: Any) -> None:
     )
     info = engine.start(engine.create(ContainerConfig("host", ("python", "-c", watcher), network="none")).id)
     next(iter(engine.logs(info.id, follow=True)))
-    for _ in range(60):
-        engine.exec(info.id, ExecConfig(("sleep", "0.01")))
+    try:
+        for _ in range(60):
+            engine.exec(info.id, ExecConfig(("sleep", "0.01")))
+    except errors.StateError:
+        pass  # a slow machine: the watcher's time is over
     engine.wait(info.id)
     line = list(engine.logs(info.id))[-1].text
     assert "'sleep'" in line, f"no exec was seen at all: {line}"

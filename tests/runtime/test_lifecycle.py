@@ -274,7 +274,7 @@ def test_exec_is_limited_like_its_container(engine: Any) -> None:
             {"memory/memory.limit_in_bytes": "67108864", "memory.max": "67108864", "memory.swap.max": "33554432"},
         ),
         (Resources(cpus=0.5), {"cpu/cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"}),
-        (Resources(cpu_shares=512), {"cpu/cpu.shares": "512", "cpu.weight": "20"}),
+        (Resources(cpu_shares=512), {"cpu/cpu.shares": "512", "cpu.weight": "59"}),
         (Resources(cpuset_cpus="0"), {"cpuset/cpuset.cpus": "0", "cpuset.cpus": "0"}),
         (Resources(pids_limit=10), {"pids/pids.max": "10", "pids.max": "10"}),
     ],
