@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Iterator
 
 from ..errors import ImageError
-from .view import Rootfs, View, is_opaque, is_whiteout
+from .view import Node, Rootfs, View, is_opaque, is_whiteout
 
 _CHUNK = 1 << 20
 _BLOCK = 512
@@ -149,14 +149,16 @@ def merge_uppers(uppers: dict[str, str], tree: str, rootfs: Rootfs) -> None:
     _move_content(uppers["/"], tree)
     below = View(rootfs)
     for folder in sorted((name for name in uppers if name != "/"), key=lambda name: name.count("/")):
-        upper = uppers[folder]
-        if not os.listdir(upper) and not is_opaque(upper):
-            continue
-        place = tree + folder
-        _make_parents(below, tree, folder)
+        upper, place = uppers[folder], tree + folder
         if os.path.isdir(place):
             os.rmdir(place)  # the mount point as the overlay of "/" saw it: never anything in it
-        os.rename(upper, place)
+        if os.listdir(upper) or is_opaque(upper) or not _same_attributes(os.lstat(upper), below.lookup(folder)):
+            _make_parents(below, tree, folder)
+            os.rename(upper, place)
+
+
+def _same_attributes(found: os.stat_result, node: Node | None) -> bool:
+    return node is not None and (found.st_mode, found.st_uid, found.st_gid) == (node.stat.st_mode, node.stat.st_uid, node.stat.st_gid)
 
 
 def _move_content(source: str, target: str) -> None:
