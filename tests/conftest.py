@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
         cgroups = sorted(str(p) for p in Path("/sys/fs/cgroup").glob("**/pycontainers/*") if p.is_dir() and len(p.name) == 64)
         home = str(state.home)
         found: dict[str, list[str]] = {
-            "cgroups": [c for c in cgroups if _ours(c, home)],
+            "cgroups": _left(cgroups, home),
             "folders": sorted(name for name in os.listdir(state.containers) if name != "names"),
             "names": sorted(os.listdir(state.containers / "names")) if (state.containers / "names").exists() else [],
             "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if home in line or str(state.run) in line],
@@ -128,9 +129,19 @@ def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
     return look
 
 
-def _ours(cgroup: str, home: str) -> bool:
-    """Other sessions may run containers on this machine: only groups without a living process, or of our home, count."""
-    pids = Path(cgroup, "cgroup.procs").read_text().split() if Path(cgroup, "cgroup.procs").exists() else []
+def _left(cgroups: list[str], home: str) -> list[str]:
+    """Groups that nobody is at work in. Other sessions may run containers on this machine: theirs are empty for a moment only."""
+    found = [c for c in cgroups if _abandoned(c, home)]
+    if found:
+        time.sleep(0.5)
+    return [c for c in found if os.path.isdir(c) and _abandoned(c, home)]
+
+
+def _abandoned(cgroup: str, home: str) -> bool:
+    try:
+        pids = Path(cgroup, "cgroup.procs").read_text().split()
+    except OSError:
+        return False
     return not pids or any(home in _mounts(pid) for pid in pids[:1])
 
 
