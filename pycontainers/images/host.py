@@ -4,17 +4,15 @@ Listed are system folders (``/usr`` and what belongs to it), the notebook's inte
 manager's state, and a curated ``/etc``: copied file by file into a *skeleton*, only what everybody may read, without keys,
 passwords and credentials. Homes, sockets, state and secrets are not there. A *mask* layer hides what may lie inside a listed prefix.
 
-The list stands in :data:`SYSTEM`, :data:`ETC` and :func:`listed`; what is hidden inside it in :data:`HIDDEN` and :data:`INSTALLED`.
+The list stands in :data:`SYSTEM`, :func:`listed` and :data:`.curated.ETC`; what is hidden in it in :data:`HIDDEN`, :data:`INSTALLED`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import sys
@@ -23,22 +21,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError
-from . import durable, layers
+from . import curated, durable, layers
 from .view import Rootfs
 
 FORMAT = 2
 #: System folders. A merged /usr has the rest as links, which the skeleton repeats.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var/lib/dpkg")
-#: Files and folders of /etc that may be inside. Never: shadow, gshadow, ssh, ssl/private, sudoers, cron, machine-id, environment, …
-ETC = """
-adduser.conf alternatives apt/apt.conf.d apt/preferences.d apt/sources.list apt/sources.list.d apt/trusted.gpg.d apt/keyrings
-bash.bashrc bash_completion.d bindresvport.blacklist ca-certificates ca-certificates.conf debconf.conf debian_version
-default/locale deluser.conf dpkg fonts gai.conf host.conf inputrc issue java-11-openjdk java-17-openjdk java-21-openjdk
-ld.so.cache ld.so.conf ld.so.conf.d locale.alias locale.conf locale.gen localtime login.defs lsb-release magic magic.mime mailcap
-manpath.config mime.types netconfig nsswitch.conf os-release pam.conf pam.d perl pip.conf pki/ca-trust pki/tls/cert.pem
-pki/tls/certs profile protocols python3 python3.9 python3.10 python3.11 python3.12 python3.13 python3.14 redhat-release rpc
-security services skel ssl/certs ssl/openssl.cnf ssl/cert.pem terminfo timezone ucf.conf vim xattr.conf
-""".split()
 #: Names at the top of an interpreter's prefix that may hold tokens or passwords. Hidden whether they are there now or not: what is
 #: put there later must not show either.
 HIDDEN = """
@@ -50,11 +38,6 @@ _HIDDEN_BELOW = ("etc/ipython", "etc/jupyter", "etc/pip.conf", "share/jupyter/ru
 #: What an installation puts into a virtual environment. One made in a project's own folder has data and secrets beside these:
 #: everything else is hidden there.
 INSTALLED = ("bin", "include", "lib", "lib32", "lib64", "libexec", "man", "pyvenv.cfg", "sbin", "share")
-_CREDENTIALS = re.compile(rb"(?<=://)[^/\s@\"']*@")
-_UNCLEAR = re.compile(rb"://[^\s@]*:[^\s@]*@")  # a password with a slash in it, perhaps: the line goes
-_ASSIGNED = re.compile(rb"(?i)(?:passw(?:or)?d|secret|token|api_?key|credential)\w*[\"']?\s*[=:]\s*[\"']?[^\s\"'\[]")
-#: Files of /etc in which people assign variables and passwords: such lines go.
-_ASSIGNING = ("/etc/profile", "/etc/bash.bashrc", "/etc/skel/", "/etc/default/", "/etc/pip.conf", "/etc/apt/", "/etc/security/")
 _EMPTY = {
     "tmp": 0o1777,
     "var/tmp": 0o1777,
@@ -81,9 +64,6 @@ _EMPTY = {
     "root": 0o700,
 }
 _FLAT = ("alternatives", "ssl/certs", "fonts", "bash_completion.d")
-_USERS = ("/etc/passwd", "/etc/group")  # never copied: rebuilt from their system accounts
-Etc = dict[str, bytes | str]
-_LARGEST = 4 << 20  # bytes of one file of /etc (ld.so.cache and bundles of certificates are the largest)
 
 
 @dataclass(frozen=True)
@@ -152,7 +132,7 @@ def base(store: str, machine: Machine | None = None) -> Base:
     identity, etc = _identity(store, machine, folders)
     place = f"{store}/host/{identity}"
     if not os.path.exists(f"{place}/base.json"):
-        _make(store, place, machine, folders, etc or _etc(machine))
+        _make(store, place, machine, folders, etc or curated.etc(machine.root))
     return Base(identity, _config(machine, identity, place), rootfs(store, identity))
 
 
@@ -210,7 +190,7 @@ def _homes() -> tuple[str, ...]:
 # -- identity
 
 
-def _identity(store: str, machine: Machine, folders: list[str]) -> tuple[str, Etc]:
+def _identity(store: str, machine: Machine, folders: list[str]) -> tuple[str, curated.Etc]:
     """Digest of what is installed: package manager, interpreter, its packages, and what of /etc comes along; and the latter.
 
     Reading all that takes some milliseconds; the answer is kept with the times of the files that it came from.
@@ -224,11 +204,11 @@ def _identity(store: str, machine: Machine, folders: list[str]) -> tuple[str, Et
             return str(found["identity"]), {}
     except (FileNotFoundError, ValueError, KeyError):
         pass
-    digest = hashlib.sha256(repr((FORMAT, sys.version, folders, machine.prefixes, ETC)).encode())
+    digest = hashlib.sha256(repr((FORMAT, sys.version, folders, machine.prefixes, curated.ETC)).encode())
     for path in _package_files(machine):
         with open(machine.root + path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    etc = _etc(machine)
+    etc = curated.etc(machine.root)
     for path, content in etc.items():
         digest.update(path.encode(errors="surrogateescape"))
         digest.update(content.encode(errors="surrogateescape") if isinstance(content, str) else content)
@@ -246,7 +226,7 @@ def _stamp(machine: Machine, folders: list[str]) -> str:
     paths = [*_package_files(machine), *_site_packages(machine), "/", "/etc", "/etc/passwd", "/etc/group", "/usr/local", *machine.prefixes]
     for path in (*machine.prefixes, *folders):
         paths += [os.path.dirname(f"{path}/{name}") for name in _HIDDEN_BELOW]
-    for name in ETC:
+    for name in curated.ETC:
         paths.append(f"/etc/{name}")
         if name in _FLAT:  # many links, none of them edited in place: the folder's own time tells
             continue
@@ -277,7 +257,7 @@ def _site_packages(machine: Machine) -> list[str]:
 # -- skeleton and mask
 
 
-def _make(store: str, place: str, machine: Machine, folders: list[str], etc: Etc) -> None:
+def _make(store: str, place: str, machine: Machine, folders: list[str], etc: curated.Etc) -> None:
     """Put the skeleton together aside, sync, and rename it: a reader sees a whole one or none; of two makers the first wins."""
     building = f"{store}/ingest/{durable.fresh_name()}"
     skeleton, mask = f"{building}/skeleton", f"{building}/mask"
@@ -344,15 +324,9 @@ def _mount_point(skeleton: str, folder: str) -> None:
             os.chmod(current, mode | 0o011)  # an interpreter inside /root must be reachable for every user; nothing else is in there
 
 
-def _etc(machine: Machine) -> Etc:
-    """What of /etc may be inside, by path: a link's target, or a file's bytes."""
-    found = ((path, _content(machine.root, path)) for path in (*_etc_files(machine), *_USERS))
-    return {path: content for path, content in found if content is not None}
-
-
-def _copy_etc(machine: Machine, target: str, etc: Etc) -> None:
+def _copy_etc(machine: Machine, target: str, etc: curated.Etc) -> None:
     for path, content in etc.items():
-        if path in _USERS:
+        if path in curated.USERS:
             continue
         name = path.removeprefix("/etc/")
         place = f"{_folders(target, os.path.dirname(name)) if '/' in name else target}/{os.path.basename(name)}"
@@ -369,7 +343,7 @@ def _copy_etc(machine: Machine, target: str, etc: Etc) -> None:
 def _copy_venv_marks(machine: Machine, skeleton: str, folders: list[str]) -> None:
     """``pyvenv.cfg`` makes a virtual environment one: where a prefix is listed in parts, it comes along as a file."""
     for prefix in machine.prefixes:
-        data = _content(machine.root, f"{prefix.rstrip('/')}/pyvenv.cfg")
+        data = curated.content(machine.root, f"{prefix.rstrip('/')}/pyvenv.cfg")
         place = f"{skeleton}{prefix.rstrip('/')}/pyvenv.cfg"
         if isinstance(data, bytes) and _shared(machine, prefix) and os.path.isdir(os.path.dirname(place)) and not os.path.exists(place):
             with open(place, "xb") as file:
@@ -377,63 +351,7 @@ def _copy_venv_marks(machine: Machine, skeleton: str, folders: list[str]) -> Non
             os.chmod(place, 0o644)
 
 
-def _etc_files(machine: Machine) -> list[str]:
-    """Paths (``/etc/…``) of everything that the allowlist lets through: regular files and links, nothing closed to others."""
-    found = []
-    for name in ETC:
-        path = f"{machine.root}/etc/{name}"
-        if os.path.islink(path) or os.path.isfile(path):
-            found.append(path)
-        elif os.path.isdir(path):
-            for folder, folders, names in os.walk(path):
-                folders.sort()
-                links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
-                found += [f"{folder}/{name}" for name in sorted([*names, *links])]
-    return [path.removeprefix(machine.root) for path in found if _may_pass(path)]
-
-
-def _may_pass(path: str) -> bool:
-    name = os.path.basename(path)
-    if name.startswith(("auth.conf", "shadow", "gshadow")) or (name in HIDDEN and "/skel/" in path):
-        return False
-    found = os.lstat(path)
-    return stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and bool(found.st_mode & 0o004) and found.st_size <= _LARGEST)
-
-
-def _content(root: str, path: str) -> bytes | str | None:
-    """What of ``path`` may be inside: a link's target, a file's bytes without credentials; None for one that is closed or a key."""
-    try:
-        fd = os.open(root + path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        return os.readlink(root + path) if error.errno == errno.ELOOP else None
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        data = file.read()
-    return None if b"PRIVATE KEY" in data else _without_credentials(path, data)
-
-
-def _without_credentials(path: str, data: bytes) -> bytes:
-    """User and password leave a URL, which stays; a line that assigns a password goes. A shell's stays as ``:``, so that its ``if``
-    keeps a body.
-    """
-    if b"://" in data and b"@" in data:
-        data = _CREDENTIALS.sub(b"", data)
-    assigning = path.startswith(_ASSIGNING)
-    if not ((b"@" in data and _UNCLEAR.search(data)) or (assigning and _ASSIGNED.search(data))):
-        return data
-    shell = path.startswith(("/etc/profile", "/etc/bash.bashrc", "/etc/skel/"))
-    kept = []
-    for line in data.splitlines(keepends=True):
-        secret = _UNCLEAR.search(line) or (assigning and _ASSIGNED.search(line) and not line.lstrip().startswith(b"#"))
-        if not secret:
-            kept.append(line)
-        elif shell:
-            kept.append(b":\n")
-    return b"".join(kept)
-
-
-def _write_users(target: str, etc: Etc) -> None:
+def _write_users(target: str, etc: curated.Etc) -> None:
     """passwd and group with system accounts alone: no people, no password hashes, no full names."""
     rows = {"passwd": ["root:x:0:0:root:/root:/bin/sh"], "group": ["root:x:0:"]}
     for name, kept in rows.items():
@@ -450,6 +368,7 @@ def _write_users(target: str, etc: Etc) -> None:
 
 def _masked(machine: Machine, folders: list[str]) -> list[str]:
     """Paths inside the listed folders that get a whiteout, none of them below another."""
+    needed = (*machine.prefixes, *machine.sites)  # an environment may lie below a hidden name of another: /opt/conda/.envs/x
     wanted = {"/usr/local/etc"} if os.path.isdir(f"{machine.root}/usr/local") else set()
     for place in {*machine.prefixes, "/usr", "/usr/local", *folders}:
         source = machine.root + place
@@ -459,8 +378,7 @@ def _masked(machine: Machine, folders: list[str]) -> list[str]:
         if os.path.isfile(f"{source}/pyvenv.cfg"):
             names |= set(os.listdir(source)) - set(INSTALLED)
         names |= {name for name in _HIDDEN_BELOW if _real_folder(source, os.path.dirname(name))}
-        # A package manager's folder and the like sit below a name that is hidden only if someone put it there as a prefix.
-        wanted |= {f"{place}/{name}" for name in names if not any(f"{f}/".startswith(f"{place}/{name}/") for f in folders)}
+        wanted |= {f"{place}/{name}" for name in names if not any(f"{p}/".startswith(f"{place}/{name}/") for p in needed)}
     kept: list[str] = []
     for path in sorted(wanted, key=lambda path: (path.count("/"), path)):
         if not any(path.startswith(outer + "/") for outer in kept):

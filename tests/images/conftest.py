@@ -85,8 +85,8 @@ def overlay(rootfs: Rootfs, disk: Path, **asked: Any) -> dict[str, Any]:
     """What the kernel shows of ``rootfs``: see ``overlay_program.py``. Its mounts go with the process's own mount namespace."""
     work = tempfile.mkdtemp(prefix="overlay-", dir=disk)
     asked |= {"layers": rootfs.layers, "folders": rootfs.folders, "base": rootfs.base, "work": work}
-    program = [sys.executable, str(Path(__file__).parent / "overlay_program.py")]
-    done = subprocess.run(["unshare", "--mount", *program], input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=60)
+    argv = ["unshare", "--mount", sys.executable, str(Path(__file__).parent / "overlay_program.py")]
+    done = subprocess.run(argv, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -13,6 +13,8 @@ import stat
 import subprocess
 import sys
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 
 def main() -> None:
     asked = json.load(sys.stdin)
@@ -33,7 +35,7 @@ def main() -> None:
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, target + inside], check=True)
     ran = []
     for argv in asked.get("run", []):
-        done = subprocess.run(["chroot", target, *argv], capture_output=True, text=True, check=False, env={})
+        done = subprocess.run(["chroot", target, *argv], capture_output=True, text=True, check=False, env={"PATH": PATH})
         ran.append([done.returncode, done.stdout + done.stderr])
     os.chroot(target)
     tree = {}
@@ -45,7 +47,6 @@ def main() -> None:
 
 def walk(path: str, tree: dict[str, list]) -> None:
     found = os.lstat(path)
-    kind: str | list[str]
     if stat.S_ISDIR(found.st_mode):
         # In a folder that only one layer has, the kernel lists a whiteout's name and then says that there is no such file.
         names = sorted(name for name in os.listdir(path) if os.path.lexists(f"{path.rstrip('/')}/{name}"))

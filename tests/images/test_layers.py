@@ -132,7 +132,8 @@ def test_merging_uppers_keeps_the_modes_of_folders_passed_through(disk: Path) ->
     fill(uppers["/usr"], {"/": ""})
     tree = disk / "tree"
     tree.mkdir()
-    layers.merge_uppers(uppers, str(tree), Rootfs((), ("/", *list(uppers)[1:]), {"/": str(skeleton), "/tmp/venv": str(base), "/usr": str(disk / "usr")}))
+    below = {"/": str(skeleton), "/tmp/venv": str(base), "/usr": str(disk / "usr")}
+    layers.merge_uppers(uppers, str(tree), Rootfs((), tuple(below), below))
     assert stat.S_IMODE((tree / "tmp").stat().st_mode) == 0o1777
     assert (tree / "etc/made").read_text() == "1" and (tree / "tmp/venv/lib/new").read_text() == "2"
     assert (tree / "tmp/venv").stat().st_uid == 1000

@@ -139,7 +139,7 @@ def test_the_cache_keeps_its_layers_until_prune(store: Store, image: Make) -> No
     store.remember("key", made.layers[0])
     store.remove("visits")
     assert store.cached("key") == made.layers[0]
-    store._release([os.path.dirname(made.layers[0].path)])
+    store.release([os.path.dirname(made.layers[0].path)])
     store.prune()
     assert store.cached("key") is None and files(store, "snapshots") == set()
 
@@ -164,7 +164,7 @@ def test_the_lease_of_an_ended_process_is_void(store: Store, layer: Callable[...
 
 def test_an_image_of_removed_layers_is_refused(store: Store, layer: Callable[..., Layer]) -> None:
     made = layer({"/a": "1"})
-    store._release([os.path.dirname(made.path)])
+    store.release([os.path.dirname(made.path)])
     store.prune()
     with pytest.raises(ImageError, match="was removed while"):
         store.save_image(config(), [made], "")
@@ -287,7 +287,7 @@ def check_whole(store: Store) -> list[Image]:
         number = image.config["number"]
         view = View(image.rootfs)
         assert [view.read(f"/{index}").decode() for index in range(3)] == [f"{number} {index}" for index in range(3)]
-    assert set(store._references().values()) <= {image.id for image in found}
+    assert set(store.references().values()) <= {image.id for image in found}
     return found
 
 
