@@ -21,9 +21,16 @@ SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
 """Candidates for the subnet of a new network, separated by commas: for sites whose own networks the defaults would shadow."""
 
 
+_START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.network.helper import main; main(sys.argv[3:])"
+
+
 def command(paths: Paths, python: str = "") -> list[str]:
-    """How the helper is started. ``python``: an interpreter that finds pycontainers and pyroute2 (default: this one)."""
-    argv = [python or sys.executable, "-I", "-m", "pycontainers.network.helper"]
+    """How the helper is started. ``python``: an interpreter that finds pyroute2 (default: this one).
+
+    It gets the folder of *this* pycontainers: with ``-m`` it might find another one, and the two would replace each other forever.
+    """
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    argv = [python or sys.executable, "-I", "-c", _START, "pycontainers-network", package]
     argv += ["--home", str(paths.home), "--socket", str(paths.network_socket)]
     for subnet in filter(None, os.environ.get(SUBNETS_VARIABLE, "").split(",")):
         argv += ["--subnet", subnet.strip()]
