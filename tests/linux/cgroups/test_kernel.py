@@ -208,11 +208,16 @@ def test_throttling_and_processes_are_measured(group_path: str, start: Start) ->
     process = start(sys.executable, "-c", WAIT + "x = bytearray(20 << 20)\nwhile True: pass")
     group.add(process.pid)
     go(process)
-    time.sleep(0.6)
-    sample = Sampler(group).read()
+    begin = time.monotonic()
+    sampler = Sampler(group)
+    sample = sampler.read()
+    while (sample.throttled_periods < 3 or sample.memory_rss < 10 << 20) and time.monotonic() < begin + 10:
+        time.sleep(0.05)
+        sample = sampler.read()
+    sampler.close()
     assert (sample.pids, sample.pids_limit) == (1, 9)
-    assert sample.throttled > 0 and sample.throttled_periods > 0 and sample.periods >= sample.throttled_periods
-    assert 10_000_000 < sample.cpu_usage < 300_000_000
+    assert sample.throttled > 0 and sample.periods >= sample.throttled_periods >= 3
+    assert 0 < sample.cpu_usage < 0.3e9 * (time.monotonic() - begin) + 0.1e9  # a fifth of one processor, and what had begun
     assert sample.cpu_user > 0 and sample.memory > 10 << 20 and sample.memory_rss > 10 << 20
 
 
