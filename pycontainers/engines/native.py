@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal as signals
 import time
@@ -160,8 +161,7 @@ class NativeEngine:
 
     def containers(self, all: bool = False) -> list[ContainerInfo]:
         self._begin()
-        found = [self._info(name) for name in self.folders.ids()]
-        return sorted((c for c in found if all or c.status in (state.RUNNING, state.STARTING, state.PAUSED)), key=lambda c: -c.created)
+        return sorted((c for c in self._infos() if all or c.status in (state.RUNNING, state.STARTING, state.PAUSED)), key=lambda c: -c.created)
 
     def find(self, container: str) -> ContainerInfo:
         self._begin()
@@ -255,8 +255,16 @@ class NativeEngine:
         self._swept = time.monotonic()
         containers = str(self.paths.containers)
         if recover.sweep(containers):
-            checks.sweep_network(self.paths, [name for name in self.folders.ids() if self._info(name).status == state.RUNNING])
+            checks.sweep_network(self.paths, [info.id for info in self._infos() if info.status == state.RUNNING])
         steps.sweep(self.folders)
+
+    def _infos(self) -> list[ContainerInfo]:
+        """All containers; one that is removed while we look is left out."""
+        found = []
+        for container_id in self.folders.ids():
+            with contextlib.suppress(NotFound):
+                found.append(self._info(container_id))
+        return found
 
     def _info(self, container_id: str) -> ContainerInfo:
         return information.info(self.folders.path(container_id))
