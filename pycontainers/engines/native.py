@@ -161,7 +161,8 @@ class NativeEngine:
 
     def containers(self, all: bool = False) -> list[ContainerInfo]:
         self._begin()
-        return sorted((c for c in self._infos() if all or c.status in (state.RUNNING, state.STARTING, state.PAUSED)), key=lambda c: -c.created)
+        active = (state.RUNNING, state.STARTING, state.PAUSED)
+        return sorted((info for info in self._infos() if all or info.status in active), key=lambda info: -info.created)
 
     def find(self, container: str) -> ContainerInfo:
         self._begin()
