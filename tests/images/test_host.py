@@ -342,3 +342,37 @@ def test_this_machine_is_quick_and_has_python(store: Store) -> None:
         assert any(view.lookup(f"{place}/{program}", follow=True) for place in places), program
     assert view.lookup("/etc/shadow") is None and view.lookup("/etc/machine-id") is None
     assert found.id == f"host:{found.host}" and store.resolve("host:latest").id == found.id
+
+
+_MAKE = """
+import sys
+from pathlib import Path
+from pycontainers.images.store import Store
+from pycontainers.paths import Paths
+home = Path(sys.argv[1]).parent
+store = Store(Paths(home, home))
+print("ready", flush=True)
+store.resolve("host")
+"""
+
+
+def test_killed_while_the_base_is_made(store: Store) -> None:
+    """A reader sees a whole base or none, and the next use makes it and clears up."""
+    left = 0
+    for delay in (0.002, 0.008, 0.015, 0.025, 0.04):
+        child = subprocess.Popen([sys.executable, "-c", _MAKE, store.root], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        time.sleep(delay)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        left += len(os.listdir(store.ingest))
+        for name in os.listdir(f"{store.root}/host"):
+            if not name.startswith("current"):
+                assert sorted(os.listdir(f"{store.root}/host/{name}")) == ["base.json", "mask", "skeleton"]
+                assert os.path.exists(f"{store.root}/host/{name}/skeleton/etc/passwd")
+    assert left, "no child was killed at work"
+    found = store.resolve("host")
+    assert View(found.rootfs).read("/etc/passwd").startswith(b"root:x:0:0:")
+    store.new_layer()
+    assert len(os.listdir(store.ingest)) == 1
