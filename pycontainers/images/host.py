@@ -204,6 +204,7 @@ def _identity(store: str, machine: Machine, folders: list[str]) -> tuple[str, cu
             return str(found["identity"]), {}
     except (FileNotFoundError, ValueError, KeyError):
         pass
+    durable.sweep(f"{store}/ingest")  # a machine that only runs containers never begins a layer: what a kill left goes here
     digest = hashlib.sha256(repr((FORMAT, sys.version, folders, machine.prefixes, curated.ETC)).encode())
     for path in _package_files(machine):
         with open(machine.root + path, "rb") as file:
