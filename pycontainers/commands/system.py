@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from types import SimpleNamespace
 
-from .. import __version__
 from ..objects import Checks, Text
+from ..version import __version__
 from .declare import Argument, Verb, declare, find, verbs
 from .frontend import Context
 

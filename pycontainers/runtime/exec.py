@@ -42,12 +42,17 @@ def _run(folder: str, request: dict[str, Any], fds: list[int], programs: Any, co
     for fd in fds[1:]:
         os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
     cgroups.open(linux["cgroupsPath"]).join()
+    root = os.open(f"/proc/{now['init']['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC)
     # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
     try:
         namespaces.setns(pidfd, namespaces.flags_of([n["type"] for n in linux["namespaces"]]))
     except ProcessLookupError:
         raise StateError(f"container {os.path.basename(folder)[:12]} is not running: it has just ended", "start it again") from None
+    # setns puts us at the namespace's root; the container's is the one its first process has.
+    os.fchdir(root)
+    os.chroot(".")
+    os.close(root)
     os.close(pidfd)
     pid = os.fork()
     if pid == 0:

@@ -126,6 +126,19 @@ def _proc(home: str) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def _not_chrooted(home: str) -> None:
+    """A mount namespace joined anew shows its own root. Where that is not ours we are in a chroot: pivot_root would move the chroot's
+    mount alone, and a container could leave it for the machine's real root (pivot_root(2), chroot(2)).
+    """
+    ours = os.stat("/")
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    fd = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.setns(fd, namespaces.CLONE_NEWNS)
+    found = os.stat("/")
+    if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino):
+        raise OSError(errno.EPERM, "this process runs in a chroot")
+
+
 def _seccomp(home: str) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.load(seccomp.compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}))
@@ -134,6 +147,7 @@ def _seccomp(home: str) -> None:
 _PRIVILEGE = "run as root with CAP_SYS_ADMIN: in Docker --privileged, in Kubernetes securityContext.privileged"
 PROBES = [
     Probe("mount namespace", NEEDED, _mount, _PRIVILEGE),
+    Probe("own root", NEEDED, _not_chrooted, "start outside of the chroot, or enter it with pivot_root"),
     Probe("mount attributes (Linux 5.12)", NEEDED, _attributes, "a kernel of 5.12 or newer; under seccomp, allow mount_setattr"),
     Probe("pid namespace", NEEDED, _namespace("pid"), _PRIVILEGE),
     Probe("uts namespace", NEEDED, _namespace("uts"), _PRIVILEGE),
@@ -204,4 +218,4 @@ def _run(what: Probe, home: str) -> dict[str, Any]:
 
 def stamp() -> str:
     """What a kept result holds for: this boot, in this user namespace with these capabilities."""
-    return f"2/{process.boot_id()}/{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}"
+    return f"3/{process.boot_id()}/{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}"

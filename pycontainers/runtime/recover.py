@@ -50,6 +50,9 @@ def _drop_half_made(containers: str, name: str) -> None:
     except (ProcessLookupError, ValueError):
         pass
     shutil.rmtree(f"{containers}/{name}", ignore_errors=True)
+    container_id = name.removeprefix(_NEW)[:64]
+    for claimed in os.listdir(f"{containers}/names") if os.path.isdir(f"{containers}/names") else []:
+        state.release_name(containers, claimed, container_id)
 
 
 def _needs_recovery(folder: str) -> bool:

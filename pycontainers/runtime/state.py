@@ -102,13 +102,18 @@ def claim_name(containers: str, name: str, container_id: str) -> None:
             return
         except FileExistsError:
             owner = named(containers, name)
-            if owner and os.path.isdir(f"{containers}/{owner}"):
+            if owner and _exists(containers, owner):
                 raise NameInUse(
                     f"name {name!r} is in use by container {owner[:12]}",
                     f"--replace takes its place, or remove it: %container rm -f {name}",
                 ) from None
             release_name(containers, name, owner)
     raise NameInUse(f"name {name!r} is being taken by somebody else", "try again")
+
+
+def _exists(containers: str, container_id: str) -> bool:
+    """Whether it is there, or being put together: then its name is claimed and its folder not yet renamed."""
+    return os.path.isdir(f"{containers}/{container_id}") or any(e.startswith(f".new-{container_id}-") for e in os.listdir(containers))
 
 
 def named(containers: str, name: str) -> str | None:

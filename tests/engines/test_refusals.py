@@ -110,3 +110,21 @@ def test_weaker_isolation_is_said_and_can_be_refused(engine: NativeEngine) -> No
     assert status["Uid"].split()[0] == "0"
     with pytest.raises(errors.IsolationError, match="full isolation was asked for"):
         engine.create(ContainerConfig("host", ("true",), userns="host", require_isolation="full"))
+
+
+def test_a_chroot_is_refused(state: Paths) -> None:
+    """There pivot_root would leave the machine's real root in the container's mount namespace, open to whoever leaves a chroot."""
+    from pycontainers.runtime import isolation
+
+    probe = next(p for p in isolation.PROBES if p.name == "own root")
+    assert isolation._run(probe, str(state.home))["errno"] == 0
+    script = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from pycontainers.runtime import isolation;"
+        "from pycontainers.linux import mounts, namespaces;"
+        "namespaces.unshare(namespaces.CLONE_NEWNS); mounts.mount('', '/', '', mounts.MS_REC | mounts.MS_PRIVATE);"
+        "os.makedirs(sys.argv[2] + '/proc'); mounts.mount('proc', sys.argv[2] + '/proc', 'proc'); os.chroot(sys.argv[2]); os.chdir('/');"
+        "probe = next(p for p in isolation.PROBES if p.name == 'own root'); print(isolation._run(probe, '/')['why'])"
+    )
+    place = f"{state.home}/chroot"
+    done = subprocess.run([sys.executable, "-c", script, os.getcwd(), place], capture_output=True, text=True, check=False)
+    assert "runs in a chroot" in done.stdout, done.stderr

@@ -97,10 +97,15 @@ def test_sweep_removes_what_dead_makers_left(tmp_path: Path) -> None:
     grave = tmp_path / f".gone-{'c' * 64}"
     for folder in (mine, dead, grave):
         folder.mkdir()
+    state.claim_name(str(tmp_path), "mine", "a" * 64)
+    state.claim_name(str(tmp_path), "dead", "b" * 64)
+    with pytest.raises(NameInUse):  # it is being put together: its folder has not got its name yet
+        state.claim_name(str(tmp_path), "mine", "d" * 64)
     recover.sweep(str(tmp_path))
     assert mine.exists()
     assert not dead.exists()
     assert not grave.exists()
+    assert os.listdir(tmp_path / "names") == ["mine"]
 
 
 def test_state_of_another_machine_is_left_alone() -> None:
