@@ -113,7 +113,8 @@ class Supervisor:
         if self.record.get("ports"):
             self.bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
         self.group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
-        self._note([f"{name} is not limited and not measured: {why}" for name, why in self.group.missing.items()])
+        lacking = {name: why for name, why in self.group.missing.items() if name not in self.group.paths}
+        self._note([f"{name} is not limited and not measured: {why}" for name, why in lacking.items()])
         confinement = Confinement(self.spec["process"], self.program)
         stage = f"{self.run_dir}/stage"
         rootfs.private_mounts(stage)

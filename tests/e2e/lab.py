@@ -1,0 +1,90 @@
+"""A real JupyterLab on a free port, with folders of its own, ended by its process group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+
+class Lab:
+    """``url`` of the application; ``folder`` is where its notebooks are."""
+
+    def __init__(self, folder: Path, state: dict[str, str]) -> None:
+        self.folder = folder
+        self.token = secrets.token_hex(8)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        private = {
+            name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--port={self.port}",
+            "--ip=127.0.0.1",
+            f"--IdentityProvider.token={self.token}",
+            f"--ServerApp.root_dir={folder}",
+            "--LabApp.expose_app_in_browser=True",
+            "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        ]
+        self.log = open(folder / "lab.log", "wb")
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=self.log, start_new_session=True, env={**os.environ, **state, **private}
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def wait(self, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            assert self.process.poll() is None, (self.folder / "lab.log").read_text()[-2000:]
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=2):
+                return
+            time.sleep(0.2)
+        raise AssertionError("JupyterLab does not answer: " + (self.folder / "lab.log").read_text()[-2000:])
+
+    def notebook(self, name: str, cells: list[str]) -> str:
+        """Write a notebook; returns the address that opens it."""
+        book = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        )
+        nbformat.write(book, self.folder / name)
+        return f"{self.url}lab/tree/{name}?reset&token={self.token}"
+
+    def end(self) -> None:
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.log.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, state: dict[str, str]) -> Iterator[Lab]:
+    lab = Lab(folder, state)
+    try:
+        lab.wait()
+        yield lab
+    finally:
+        lab.end()
