@@ -72,7 +72,7 @@ class LiveStats:
             self.figure.layout.shapes = changed["shapes"]
             self.figure.layout.annotations = changed["annotations"]
             for name in (name for name in changed if name.startswith("yaxis")):
-                moving = {key: changed[name][key] for key in ("range", "tickvals", "ticktext") if key in changed[name]}
+                moving = {key: changed[name][key] for key in ("range", "tickvals", "ticktext", "dtick") if key in changed[name]}
                 self.figure.layout[name].update(moving)
 
     def release(self, reason: str) -> None:
