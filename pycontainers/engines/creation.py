@@ -53,7 +53,6 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         record = _record(config, image, image_config, container_id, name, spec, roots, [*facts.notes, *notes])
         state.write(building, "config.json", spec)
         state.write(building, "container.json", record)
-        state.write(building, "state.json", {"status": state.CREATED, "machine": state.machine()})
         if step is not None:
             state.write(building, STEP, step)
         os.rename(building, folder)

@@ -1,5 +1,8 @@
 """A container's folder: the truth about it. Every write is temp file → rename; one lock per container.
 
+``state.json`` is missing until the first start: replacing a file costs a millisecond on ext4, which starts to write the new one out
+(auto_da_alloc, ext4(5)).
+
 ``lock`` in the folder is held (flock) by the supervisor for its whole life, by ``recover`` while it puts right what a killed
 supervisor left, and by ``remove``. Nothing here is fsynced: after a power cut a folder that cannot be read is swept, its
 container was gone anyway.

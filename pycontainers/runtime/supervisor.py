@@ -51,6 +51,7 @@ class Supervisor:
         *,
         stdin: int = -1,
         attach: bool = False,
+        spec: dict[str, Any],
         idmap: int | None = None,
         program: bytes | None = None,
     ) -> None:
@@ -59,7 +60,7 @@ class Supervisor:
         self.attach, self.stdin = attach, stdin
         self.output = Output(f"{self.folder}/log", conn, attach)
         self.idmap, self.program = idmap, program
-        self.spec: dict[str, Any] = {}
+        self.spec = spec  # config.json, read by the launcher already
         self.record: dict[str, Any] = {}
         self.group: Any = None
         self.pid = 0
@@ -96,7 +97,6 @@ class Supervisor:
         if lock is None:
             raise StateError(f"container {self.id[:12]} is running already", "stop it first, or use exec")
         self.lock = lock
-        self.spec = state.read(self.folder, "config.json") or {}
         self.record = state.read(self.folder, "container.json") or {}
         if not self.spec or not self.record:
             raise StateError(f"container {self.id[:12]} has no readable config.json", "remove it and create it again")
@@ -300,9 +300,10 @@ class Supervisor:
         }
         self._clean()
         state.write(self.folder, "exit.json", record)
-        self._write_state(state.EXITED)
         if self.record.get("auto_remove"):
             state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
+        else:
+            self._write_state(state.EXITED)
         if self.output.conn is not None:
             try:
                 self.output.conn.setblocking(True)

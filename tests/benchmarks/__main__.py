@@ -167,9 +167,8 @@ class Bench:
             pids = [_greeting_pid(self.engine.paths.launcher_socket)]
             pids += [json.loads(Path(info.folder, "state.json").read_text())["supervisor"]["pid"] for info in infos]
             total = sum(_pss(pid) for pid in pids) / 1024
-            print(
-                f"{f'memory of our processes, {count} running':44} {total:8.1f} MB (launcher {_pss(pids[0]) / 1024:.1f})  <= {8 + 2 * count} MB"
-            )
+            name = f"memory of our processes, {count} running"
+            print(f"{name:44} {total:8.1f} MB (launcher {_pss(pids[0]) / 1024:.1f})  <= {8 + 2 * count} MB")
             self.rows.append({"name": f"memory, {count} running", "MB": round(total, 1), "budget": f"<= {8 + 2 * count} MB"})
             for info in infos:
                 self.engine.remove(info.id, force=True)
