@@ -4,37 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pycontainers.paths import Paths
+
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+pytestmark = [pytest.mark.root, pytest.mark.timeout(200)]
 
 
 @pytest.fixture
-def environ() -> Iterator[dict[str, str]]:
-    """State folders of their own (short: socket paths have 108 bytes), and an end to the helpers that were started for them."""
-    folder = Path(tempfile.mkdtemp(prefix="pcn"))
-    (folder / "run").mkdir(mode=0o700)
+def environ(state: Paths) -> dict[str, str]:
+    """The session's own state folders, and a free port for the service."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    more = {"PYCONTAINERS_HOME": str(folder / "home"), "PYCONTAINERS_RUN": str(folder / "run"), "VISITS_DEMO_PORT": str(port)}
-    yield {**os.environ, **more}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"{folder}/" in (process / "cmdline").read_bytes().decode("utf-8", "replace"):
-                os.kill(int(process.name), signal.SIGTERM)
-        except OSError:
-            continue
-    shutil.rmtree(folder, ignore_errors=True)
+    return {**os.environ, "VISITS_DEMO_PORT": str(port)}
 
 
 def test_the_first_notebook_runs_and_leaves_nothing(environ: dict[str, str], tmp_path: Path) -> None:
