@@ -52,6 +52,9 @@ def lab(state: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("lab")
     with running(folder, {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}) as found:
         yield found
+    from pycontainers.engines.native import NativeEngine
+
+    NativeEngine(state).remove("busy", force=True)
 
 
 @pytest.fixture(scope="module")

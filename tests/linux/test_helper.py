@@ -73,8 +73,16 @@ def test_leaves_no_zombie(echo):
     with open(f"/proc/{pid}/status") as file:
         parent = next(int(line.split()[1]) for line in file if line.startswith("PPid"))
     assert parent != os.getpid()
-    children = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "stat="], capture_output=True, text=True).stdout.split()
-    assert not any(state.startswith("Z") for state in children)
+    before = zombies()  # of other tests' children
+    os.kill(pid, 9)
+    assert echo.ask()["pid"] != pid  # another one was started
+    assert zombies() <= before
+
+
+def zombies() -> set[str]:
+    """Pids of our own children that nobody has waited for."""
+    listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,stat="], capture_output=True, text=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if line.split()[1].startswith("Z")}
 
 
 def test_descriptors_travel(echo):

@@ -184,7 +184,7 @@ def test_interrupted_run_ends_its_container(engine: NativeEngine, state: Any) ->
         try:
             pc.run("host", ["sleep", "1000"], network="none", name="interrupted", rm=True)
         except KeyboardInterrupt:
-            print("interrupted", [c.name for c in pc.ps()], flush=True)""",
+            print([c.name for c in pc.ps()].count("interrupted"), flush=True)""",
     )
     end = time.monotonic() + 20
     while not any(c.name == "interrupted" for c in engine.containers()):
@@ -192,5 +192,5 @@ def test_interrupted_run_ends_its_container(engine: NativeEngine, state: Any) ->
         time.sleep(0.05)
     begun = time.monotonic()
     child.send_signal(signal.SIGINT)
-    assert child.communicate(timeout=10)[0] == "interrupted []\n"
+    assert child.communicate(timeout=10)[0] == "0\n"
     assert time.monotonic() - begun < 2
