@@ -45,6 +45,21 @@ def names(home: Path) -> tuple[str, str]:
     return f"pyctb-{mark}", f"pycontainers_{mark}"
 
 
+def orphans(links_folder: Path = Path("/sys/class/net")) -> list[tuple[str, str]]:
+    """``(bridge, table)`` of homes that do not exist any more: somebody deleted the folder before the network was taken down.
+
+    Each bridge carries its home as its alias.
+    """
+    found = []
+    for alias in links_folder.glob("pyctb-*/ifalias"):
+        with contextlib.suppress(OSError):
+            home = Path(alias.read_text().strip())
+            bridge, table = names(home)
+            if home.is_absolute() and bridge == alias.parent.name and not home.exists():
+                found.append((bridge, table))
+    return found
+
+
 class Network:
     """One bridge network. ``folder`` holds ``network.json`` (name, bridge, subnet) and ``leases/``.
 
@@ -118,7 +133,10 @@ class Network:
         # A bridge without a fixed address takes the lowest of its ports' and changes it when they come and go.
         subnet = self.leases.subnet
         message = links.link(
-            self.bridge, up=True, address=mac(subnet.network_address + 1), linkinfo={"attrs": [("IFLA_INFO_KIND", "bridge")]}
+            self.bridge,
+            up=True,
+            address=mac(subnet.network_address + 1),
+            linkinfo={"attrs": [("IFLA_INFO_KIND", "bridge")]},
         )
         try:
             self.netlink.run([("making it", self.netlink.encode(message, links.RTM_NEWLINK, links.CREATE))])
@@ -132,7 +150,8 @@ class Network:
 
     def _address(self, subnet: ipaddress.IPv4Network) -> None:
         message = links.address_message(self.index, subnet.network_address + 1, subnet)
-        up = links.link(index=self.index, up=True)
+        # The alias says whose it is, see orphans(); the kernel takes it for a link that is there, not while it is made.
+        up = links.link(index=self.index, up=True, ifalias=str(self.folder.parent.parent))
         parts = [(f"address {subnet.network_address + 1}", self.netlink.encode(message, links.RTM_NEWADDR, links.CREATE), True),
                  ("up", self.netlink.encode(up, links.RTM_NEWLINK, NLM_F_ACK), True)]
         for error in self.netlink.send(parts):

@@ -46,6 +46,20 @@ class Helper(helper.Server):
             self.rules, self.no_rules = None, error.strerror or str(error)
         self.dropping: list[str] = []
         self._network: Any = None
+        self._collect()
+
+    def _collect(self) -> None:
+        """Once a life: take down the networks of homes that are gone."""
+        from . import links
+        from .bridge import orphans
+        from .rules import Rules
+
+        for bridge, table in orphans():
+            with contextlib.suppress(OSError, NetworkError):
+                links.delete(self.netlink, bridge)
+                rules = Rules(table)
+                rules.remove()
+                rules.close()
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
         operations = {"attach": self.attach, "detach": self.detach, "sweep": self.sweep, "check": self.check, "remove": self.remove}
