@@ -273,7 +273,8 @@ def test_killed_at_any_moment_the_store_is_whole(store: Store) -> None:
     assert len(files(store, "ingest")) == 1
     store.prune()
     for found in store.images():
-        store.remove(found.names[0] if found.names else found.id, force=True)
+        for name in found.names or [found.id]:
+            store.remove(name, force=True)
     store.prune()
     assert files(store, "snapshots") == files(store, "manifests") == files(store, "blobs/sha256") == set()
 
