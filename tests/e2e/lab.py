@@ -26,9 +26,13 @@ class Lab:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        private = {
-            name: str(folder / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
-        }
+        own = folder.with_name(folder.name + "-own")  # beside the root folder: the page lists only notebooks
+        names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "IPYTHONDIR")
+        private = {name: str(own / name.lower()) for name in names}
+        # The page asks about news whatever the server is told; the question would lie over what we look at.
+        quiet = own / "jupyterlab_settings_dir/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+        quiet.parent.mkdir(parents=True)
+        quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
         command = [
             sys.executable,
             "-m",
@@ -40,10 +44,9 @@ class Lab:
             f"--IdentityProvider.token={self.token}",
             f"--ServerApp.root_dir={folder}",
             "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ]
-        self.log = open(folder / "lab.log", "wb")
+        self.log_path = own / "lab.log"
+        self.log = open(self.log_path, "wb")
         self.process = subprocess.Popen(
             command, stdout=self.log, stderr=self.log, start_new_session=True, env={**os.environ, **state, **private}
         )
@@ -55,11 +58,11 @@ class Lab:
     def wait(self, seconds: float = 90) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            assert self.process.poll() is None, (self.folder / "lab.log").read_text()[-2000:]
+            assert self.process.poll() is None, self.log_path.read_text()[-2000:]
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=2):
                 return
             time.sleep(0.2)
-        raise AssertionError("JupyterLab does not answer: " + (self.folder / "lab.log").read_text()[-2000:])
+        raise AssertionError("JupyterLab does not answer: " + self.log_path.read_text()[-2000:])
 
     def notebook(self, name: str, cells: list[str]) -> str:
         """Write a notebook; returns the address that opens it."""
@@ -68,7 +71,11 @@ class Lab:
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
         )
         nbformat.write(book, self.folder / name)
-        return f"{self.url}lab/tree/{name}?reset&token={self.token}"
+        return f"{self.address(name)}&reset"
+
+    def address(self, name: str) -> str:
+        """What opens a notebook that is there already, as it was saved."""
+        return f"{self.url}lab/tree/{name}?token={self.token}"
 
     def end(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
