@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 
 import pytest
 
@@ -67,18 +66,13 @@ def test_config_of_a_whole_dockerfile(builder, look):
     assert isinstance(builder.events[-1], Done) and builder.events[-1].name == "visits:1"
 
 
-def test_second_build_runs_nothing_gives_the_same_id_and_is_quick(builder):
+def test_second_build_runs_nothing_gives_the_same_id(builder):
     builder.file("a.txt")
     text = FULL + "COPY a.txt /a.txt\n"
     first = builder(text, tags=("x",))
     assert not all(cached(builder))
-    second, times = None, []
-    for _ in range(5):
-        started = time.perf_counter()
-        second = builder(text, tags=("x",))
-        times.append(time.perf_counter() - started)
+    second = builder(text, tags=("x",))
     assert second.id == first.id and all(cached(builder)) and ran(builder) == 1
-    assert min(times) < 0.02, times
 
 
 def test_no_cache_runs_again_and_equal_content_gives_the_equal_image(builder):

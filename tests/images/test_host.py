@@ -329,13 +329,12 @@ def test_three_layers_on_host_with_an_environment_in_a_home(store: Store, layer:
 
 
 def test_this_machine_is_quick_and_has_python(store: Store) -> None:
-    store.resolve("host")
     times = []
-    for _ in range(5):
+    for _ in range(6):
         begun = time.perf_counter()
         found = store.resolve("host")
         times.append(time.perf_counter() - begun)
-    assert min(times) < 0.015, times  # 1 ms where nothing else runs
+    assert min(times[1:]) < times[0] / 3, times  # made once: 40 ms, then 1 ms
     view = View(found.rootfs)
     for program in ("sh", os.path.basename(sys.executable)):
         places = found.config["config"]["Env"][0].removeprefix("PATH=").split(":")
@@ -359,9 +358,12 @@ store.resolve("host")
 def test_killed_while_the_base_is_made(store: Store) -> None:
     """A reader sees a whole base or none, and the next use makes it and clears up."""
     left = 0
-    for delay in (0.002, 0.008, 0.015, 0.025, 0.04):
+    for delay in (0.0, 0.002, 0.005, 0.01, 0.02):
         child = subprocess.Popen([sys.executable, "-c", _MAKE, store.root], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
+        end = time.monotonic() + 20
+        while not os.listdir(store.ingest) and child.poll() is None and time.monotonic() < end:
+            pass  # until it is at work
         time.sleep(delay)
         child.kill()
         child.wait()
