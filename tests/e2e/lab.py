@@ -16,8 +16,6 @@ from pathlib import Path
 
 import nbformat
 
-from pycontainers.linux import syscalls
-
 
 class Lab:
     """``url`` of the application; ``folder`` is where its notebooks are."""
@@ -50,13 +48,7 @@ class Lab:
         self.log_path = own / "lab.log"
         self.log = open(self.log_path, "wb")
         self.process = subprocess.Popen(
-            command,
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-            env={**os.environ, **state, **private},
-            # A test run that is killed runs no fixture's end: the server goes with it, and its kernels with the server.
-            preexec_fn=lambda: syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGTERM),
+            command, stdout=self.log, stderr=self.log, start_new_session=True, env={**os.environ, **state, **private}
         )
 
     @property

@@ -118,9 +118,7 @@ TRACE = """() => {
 
 def plotted(page: Any) -> dict[str, float]:
     """The CPU line on the page: number of points, time of the last (seconds), its highest value, and where its axis ends (percent)."""
-    drawn, failed = page.locator(".js-plotly-plot .main-svg").first, page.locator(".jp-CodeCell").nth(2).locator("[data-mime-type*='stderr']")
-    drawn.or_(failed).first.wait_for(timeout=60_000)
-    assert not failed.count(), failed.first.inner_text()
+    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=90_000)
     found: dict[str, float] = page.evaluate(TRACE)
     return found
 
