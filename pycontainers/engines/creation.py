@@ -45,7 +45,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
     try:
         resolv, notes = network_names.resolv_conf(config.network)
         files = _files(building, folder, config, container_id, resolv)
-        roots = _rootfs(building, folder, rootfs if rootfs is not None else image.rootfs)  # type: ignore[union-attr]
+        roots = _rootfs(building, folder, image.rootfs if image else rootfs)
         spec = oci_spec(config, image_config, container_id=container_id, resources=resources, facts=facts, files=files)
         if config.read_only:
             spec["annotations"]["io.pycontainers.folders"] = ":".join(f for f in roots["folders"] if f != "/")

@@ -141,7 +141,7 @@ def test_script_without_its_interpreter_says_so(engine: Any, tmp_path: Path) -> 
     script.write_text("#!/no/such/interpreter\n")
     script.chmod(0o755)
     with pytest.raises(errors.CommandNotFound, match="interpreter"):
-        engine.run(config("/work/script", mounts=(Mount("bind", "/work", str(tmp_path)),)))
+        engine.run(config("/tools/script", mounts=(Mount("bind", "/tools", str(tmp_path)),)))
 
 
 def test_memory_exhaustion_is_reported(run: Any) -> None:
