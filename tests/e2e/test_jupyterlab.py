@@ -192,11 +192,6 @@ def test_kernel_restart_keeps_the_container(page: Any, engine: Any) -> None:
     assert "session.ipynb" in engine.find("busy").notebook
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="plotly's FigureWidget answers with the data it was made with: _widget_data is not kept current by batch_update",
-)
 def test_the_whole_course_is_there_when_the_page_is_reloaded_after_the_end(page: Any, lab: Any, engine: Any) -> None:
     """Nothing is drawn any more then: the page has only what the kernel answers when it asks for the state of its widgets."""
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")

@@ -15,19 +15,38 @@ from ..plots import layout, traces
 from ..sampler import sampler
 
 
+def _figure_class() -> Any:
+    """plotly's FigureWidget, which answers a page that asks anew (a reload, a second view) with what is drawn *now*.
+
+    Its own traits keep the figure that it was made with: later changes go to the page as messages alone.
+    """
+    from copy import deepcopy
+
+    from plotly.graph_objects import FigureWidget
+
+    class CurrentFigure(FigureWidget):  # type: ignore[misc]  # plotly has no types
+        def get_state(self, key: Any = None, drop_defaults: bool = False) -> Any:
+            if key is None and self.comm is not None:  # not before __init__ has ended
+                # Without notification: nothing has changed for the pages that follow along.
+                self._trait_values["_widget_layout"] = deepcopy(self._layout_obj._props)
+                self._trait_values["_widget_data"] = deepcopy(self._data)
+            return super().get_state(key, drop_defaults)
+
+    return CurrentFigure
+
+
 class LiveStats:
     """``widget`` is what the page shows. Buttons may call back on any thread: they set a flag and return."""
 
     def __init__(self, stats: Stats) -> None:
         import ipywidgets
-        from plotly.graph_objects import FigureWidget
 
         from ..plots import figure
 
         self.stats = stats
         self._paused = threading.Event()
         self._drawing = threading.Lock()
-        self.figure = FigureWidget(figure(stats, title=False))
+        self.figure = _figure_class()(figure(stats, title=False))
         self.caption = ipywidgets.HTML(self._caption("live"))
         self.pause = ipywidgets.ToggleButton(description="Pause", icon="pause", tooltip="Hold the picture; recording goes on")
         self.pause.observe(self._toggle, "value")
@@ -40,8 +59,8 @@ class LiveStats:
             self._paused.clear()
 
     def _caption(self, state: str) -> str:
-        limits = "  ".join(f"{panel.title} limit {panel.text(panel.limit)}" for panel in self.stats.panels() if panel.limit is not None)
-        return f"<b>{html.text(self.stats.title)}</b> {html.muted(f'● {state}  {limits}')}"
+        limits = "".join(f" · {panel.title} limit {panel.text(panel.limit)}" for panel in self.stats.panels() if panel.limit is not None)
+        return f"<b>{html.text(self.stats.title)}</b> {html.muted(f'● {state}{limits}')}"
 
     def tick(self) -> bool:
         """Called once a second by the sampler."""
