@@ -45,9 +45,10 @@ class Mount:
 class Resources:
     """Limits. None means not set. Names and units follow Docker's options and the OCI runtime spec.
 
-    memory, memory_swap (memory plus swap, -1 unlimited), memory_reservation: bytes; cpus: processors (0.5 is half of one);
-    cpu_shares: 2..262144 (1024 default); cpuset_cpus: ``0-1,3``; pids_limit: processes (-1 unlimited);
-    blkio_weight: 10..1000.
+    memory, memory_swap (memory plus swap, -1 unlimited), memory_reservation: bytes; memory_swappiness: 0..100;
+    cpus: processors (0.5 is half of one); cpu_period, cpu_quota: microseconds (instead of cpus); cpu_shares: 2..262144 (1024 default);
+    cpuset_cpus, cpuset_mems: ``0-1,3``; pids_limit: processes (-1 unlimited); blkio_weight: 10..1000;
+    device_read_bps and its siblings: (device, bytes or operations a second) pairs.
     """
 
     memory: int | None = None
@@ -58,11 +59,69 @@ class Resources:
     cpuset_cpus: str | None = None
     pids_limit: int | None = None
     blkio_weight: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpuset_mems: str | None = None
+    device_read_bps: tuple[tuple[str, int], ...] = ()
+    device_write_bps: tuple[tuple[str, int], ...] = ()
+    device_read_iops: tuple[tuple[str, int], ...] = ()
+    device_write_iops: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device node of this machine inside the container. ``permissions``: of ``rwm`` (read, write, mknod)."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True)
+class Ulimit:
+    """A resource limit of the first process (setrlimit(2)). ``name`` without RLIMIT_, lower case; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """What happens when the container ends by itself: ``no``, ``on-failure``, ``always``, ``unless-stopped``.
+
+    ``retries``: at most so many restarts in a row for on-failure, 0 for any number.
+    """
+
+    name: str = "no"
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class HealthCheck:
+    """How to tell whether the container is healthy (Docker's HEALTHCHECK). Times in seconds.
+
+    ``test``: ``("NONE",)``, ``("CMD", word, …)`` or ``("CMD-SHELL", text)``.
+    ``retries`` failures in a row make it unhealthy; failures within ``start_period`` of the start do not count.
+    """
+
+    test: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+    start_interval: float = 5.0
 
 
 @dataclass(frozen=True)
 class ContainerConfig:
-    """Everything that ``create`` and ``run`` take."""
+    """Everything that ``create`` and ``run`` take. Names and meanings are those of Docker's options.
+
+    pid, ipc, uts, network: "" (its own), ``host``, or ``container:NAME``; ``health`` None takes the image's own.
+    lifetime: ``detached`` (until it ends), ``kernel`` (ends with the process that asked) or ``server`` (with its Jupyter server).
+    """
 
     image: str
     command: tuple[str, ...] = ()
@@ -84,16 +143,45 @@ class ContainerConfig:
     userns: str = "auto"
     stop_signal: str = ""
     require_isolation: str = ""
+    tty: bool = False
+    domainname: str = ""
+    group_add: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    security_opt: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    device_cgroup_rules: tuple[str, ...] = ()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int | None = None
+    init: bool = False
+    oom_score_adj: int | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+    pid: str = ""
+    ipc: str = ""
+    uts: str = ""
+    cgroupns: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    health: HealthCheck | None = None
+    stop_timeout: float | None = None
+    lifetime: str = "detached"
 
 
 @dataclass(frozen=True)
 class ExecConfig:
-    """Everything that ``exec`` takes."""
+    """Everything that ``exec`` takes. ``tty``: on a terminal of its own; ``privileged``: with all capabilities, without seccomp."""
 
     command: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     workdir: str = ""
     user: str = ""
+    tty: bool = False
+    privileged: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,9 +209,10 @@ class ExitStatus:
 
 @dataclass(frozen=True)
 class ContainerInfo:
-    """One container as ``ps`` and ``inspect`` see it. ``status``: created, starting, running, paused, exited.
+    """One container as ``ps`` and ``inspect`` see it. ``status``: created, starting, running, paused, restarting, exited.
 
     created, started: unix seconds; started is 0.0 before the first start.
+    ``health``: "" (no check), starting, healthy, unhealthy; ``restarts``: how often its policy started it again.
     """
 
     id: str
@@ -146,6 +235,11 @@ class ContainerInfo:
     notes: tuple[str, ...]
     folder: str
     started: float = 0.0
+    health: str = ""
+    restarts: int = 0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    tty: bool = False
+    lifetime: str = "detached"
 
     @property
     def short_id(self) -> str:

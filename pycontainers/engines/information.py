@@ -34,12 +34,18 @@ def info(folder: str) -> ContainerInfo:
         address=now.get("address") or "",
         hostname=record["hostname"],
         labels=record["labels"],
-        resources=Resources(**record["resources"]),
+        resources=resources(record["resources"]),
         notebook=record.get("notebook", ""),
         notes=tuple(record.get("notes") or ()),
         folder=folder,
         started=now.get("started") or 0.0,
     )
+
+
+def resources(data: dict[str, Any]) -> Resources:
+    """From JSON, where a tuple is a list."""
+    given: dict[str, Any] = {key: tuple(map(tuple, value)) if isinstance(value, list) else value for key, value in data.items()}
+    return Resources(**given)
 
 
 def port(data: Any) -> Port:

@@ -7,7 +7,6 @@ pipe and nobody to read its exit. The next command finds what is left and marks 
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -19,18 +18,16 @@ from typing import Any
 
 from .. import errors
 from ..errors import ContainersError, StateError
-from ..linux import cgroups, namespaces, process, sockets, syscalls
-from ..linux.idmap import write_maps
+from ..linux import cgroups, process, sockets, syscalls
 from ..metrics import history
 from ..metrics.sample import Sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
 from ..protocol import Port
-from . import rootfs, state
-from .confine import Confinement
-from .init import Init
+from . import state
 from .output import Output
+from .starting import Starting
 
 _SAMPLES = 3600  # records in the ring file
 
@@ -63,6 +60,7 @@ class Supervisor:
         self.spec = spec  # config.json, read by the launcher already
         self.record: dict[str, Any] = {}
         self.group: Any = None
+        self.starting: Starting | None = None
         self.pid = 0
         self.pidfd = -1
         self.lock = -1
@@ -115,61 +113,20 @@ class Supervisor:
         self.group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
         lacking = {name: why for name, why in self.group.missing.items() if name not in self.group.paths}
         self._note([f"{name} is not limited and not measured: {why}" for name, why in lacking.items()])
-        confinement = Confinement(self.spec["process"], self.program)
-        stage = f"{self.run_dir}/stage"
-        rootfs.private_mounts(stage)
-        outside = rootfs.prepare(self.spec, self.record["rootfs"] | {"home": self.home}, stage, self.idmap)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        stdio = self._pipes()
-        entrances = self.group.entrances()
-        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, _cgroup_mounts(), entrances)
-        os.mkdir(f"{stage}/r")
-        os.chmod(f"{stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
-        os.chdir(f"{stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
-        kinds = [n["type"] for n in linux["namespaces"] if n["type"] != "cgroup"]
+        self.starting = Starting(
+            self.spec, self.record["rootfs"] | {"home": self.home}, stage=f"{self.run_dir}/stage", idmap=self.idmap, program=self.program
+        )
         self.started = time.time()
-        self.pid = namespaces.clone(namespaces.flags_of(kinds), self.group.fd)
-        if self.pid == 0:
-            init.run()
-        os.chdir("/")
-        theirs.close()
-        for fd in (*stdio, *entrances):
-            os.close(fd)
+        self.starting.begin(self._pipes(), self.group)
         self.stdin = -1
-        outside.close()
-        self.pidfd = os.pidfd_open(self.pid)
-        self._handshake(ours, linux)
-        self._write_state(state.RUNNING)
-        self._reply_started()
-
-    def _handshake(self, channel: socket.socket, linux: dict[str, Any]) -> None:
-        """The other half of init's numbered synchronisation points."""
-        if linux.get("uidMappings"):
-            uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
-            write_maps(self.pid, uids, gids)
-        channel.sendall(b"1")
+        self.pid, self.pidfd = self.starting.pid, self.starting.pidfd
+        self.starting.release()
         if self.record["network"] == "bridge":
             self._join_network()  # while the child mounts
-        made = self._answer(channel)
-        if made is None:
-            raise ContainersError("the container ended before it was set up", "")
-        state.write(self.folder, "made.json", made)  # mount points that the image did not have: a build leaves them out
-        channel.sendall(b"2")
-        if self._answer(channel) is not None:
-            raise ContainersError("the container's first process answered out of order", "")
-        channel.close()
-
-    def _answer(self, channel: socket.socket) -> dict[str, Any] | None:
-        """One line from init: what it made. None when the channel closed by execve (or death). An error is raised here."""
-        data = b""
-        while not data.endswith(b"\n"):
-            chunk = channel.recv(65536)
-            if not chunk:
-                return None
-            data += chunk
-        message: dict[str, Any] = json.loads(data)
-        sockets.raise_error(message)
-        return message
+        state.write(self.folder, "made.json", self.starting.mounted())  # mount points that the image did not have: a build leaves them out
+        self.starting.execute()
+        self._write_state(state.RUNNING)
+        self._reply_started()
 
     def _join_network(self) -> None:
         netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -335,12 +292,8 @@ class Supervisor:
 
     def _undo(self, error: BaseException) -> None:
         """A start that failed leaves nothing behind: the first process, cgroup, address, ports; and says why."""
-        if self.pid > 0:
-            try:
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
+        if self.starting is not None:
+            self.starting.abort()
         self._clean()
         message = sockets.error_message(error)
         if self.lock >= 0:
@@ -386,14 +339,3 @@ class Supervisor:
         if notes:
             self.record["notes"] = [*self.record.get("notes", []), *(n for n in notes if n not in self.record.get("notes", []))]
             state.write(self.folder, "container.json", self.record)
-
-
-def _cgroup_mounts() -> list[tuple[str, str]]:
-    """What a container sees under /sys/fs/cgroup: [(folder, v1 controllers or "" for v2)], as this machine mounts them."""
-    layout = cgroups.layout()
-    if layout.version == "v2":
-        return [("", "")]
-    found: dict[str, list[str]] = {}
-    for controller, mountpoint in layout.controllers.items():
-        found.setdefault(os.path.basename(mountpoint), []).append(controller)
-    return [(name, ",".join(sorted(controllers))) for name, controllers in found.items() if name != "unified"]
