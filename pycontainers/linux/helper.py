@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import ContainersError, HelperError
-from . import process, sockets
+from . import executable, process, sockets
 
 LISTEN_FD = "PYCONTAINERS_LISTEN_FD"
 """Environment variable of a starting helper: the number of the listening socket."""
@@ -41,18 +41,20 @@ def connect(
     version: str,
     lock_dir: str | os.PathLike[str],
     timeout: float = 10.0,
+    read_only: bool = False,
 ) -> socket.socket:
     """A connection to the helper ``name``, greeted and of this ``version``; it is started, or replaced, where needed.
 
     :param argv: how to start it. It gets the listening socket as an inherited descriptor, its number in ``LISTEN_FD``, a clean
         environment, ``/`` as its folder, ``/dev/null`` as stdin and stdout, and ``<name>.log`` beside the socket as stderr.
     :param timeout: seconds for everything here; also stays set on the socket.
+    :param read_only: execute its program from a read-only mount (:mod:`.executable`): a helper whose forks enter containers.
     :raises HelperError: it could not be started or does not answer; the hint is the last line of its log.
     """
     path = os.fspath(socket_path)
     deadline = time.monotonic() + timeout
     while True:
-        sock, child = _connect_or_start(path, name, argv, os.fspath(lock_dir), deadline)
+        sock, child = _connect_or_start(path, name, argv, os.fspath(lock_dir), deadline, read_only)
         try:
             greeting = _greeting(sock, path, name)
             if child is not None:
@@ -106,7 +108,9 @@ def request(
     raise HelperError("the helper leaves whenever it is asked", "see its log")
 
 
-def _connect_or_start(path: str, name: str, argv: Sequence[str], lock_dir: str, deadline: float) -> tuple[socket.socket, Any]:
+def _connect_or_start(
+    path: str, name: str, argv: Sequence[str], lock_dir: str, deadline: float, read_only: bool
+) -> tuple[socket.socket, Any]:
     """``(connection, None)``, or ``(connection, Popen)`` where the helper had to be started."""
     sock = _try_connect(path, name, deadline)
     if sock is not None:
@@ -116,7 +120,7 @@ def _connect_or_start(path: str, name: str, argv: Sequence[str], lock_dir: str, 
         if sock is not None:
             return sock, None
         with sockets.listen(path) as listener:
-            child = _start(listener, path, name, argv)
+            child = _start(listener, path, name, argv, read_only)
         # Our copy of the listening socket is closed: a helper that dies now ends the connection instead of leaving it to wait.
         sock = _try_connect(path, name, deadline)
     if sock is None:
@@ -134,15 +138,17 @@ def _try_connect(path: str, name: str, deadline: float) -> socket.socket | None:
         raise HelperError(f"the helper {name} does not accept connections at {path}", last_log_line(path, name)) from None
 
 
-def _start(listener: socket.socket, path: str, name: str, argv: Sequence[str]) -> Any:
+def _start(listener: socket.socket, path: str, name: str, argv: Sequence[str], read_only: bool) -> Any:
     import subprocess  # only here: most calls find the helper running and do not need it
 
     environment = {"PATH": _PATH, "LANG": "C.UTF-8", LISTEN_FD: str(listener.fileno())}
     log = open_log(log_path(path, name))
+    program, guard = executable.guarded(os.path.realpath(argv[0]), environment) if read_only else (None, -1)
     try:
         # Without preexec_fn Python starts this by vfork: the calling process, large and threaded, is never copied.
         return subprocess.Popen(
             list(argv),
+            executable=program,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=log,
@@ -156,6 +162,8 @@ def _start(listener: socket.socket, path: str, name: str, argv: Sequence[str]) -
         raise HelperError(f"the helper {name} could not be started: {argv[0]}: {error.strerror}") from None
     finally:
         os.close(log)
+        if guard >= 0:
+            os.close(guard)
 
 
 def _greeting(sock: socket.socket, path: str, name: str) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ def launcher_argv(paths: Paths) -> list[str]:
 
 def connect(paths: Paths) -> socket.socket:
     """A connection to this user's launcher; started when there is none, replaced when it is of another version."""
-    return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks)
+    return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks, read_only=True)
 
 
 class Started:
