@@ -1,0 +1,92 @@
+"""Engines whose launcher lacks a protection (:mod:`tests.runtime.weakened`), and images that a hostile author could make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycontainers.engines.native import NativeEngine
+from pycontainers.linux import process, sockets
+from pycontainers.paths import Paths
+from pycontainers.runtime import client
+
+Weaken = Callable[..., NativeEngine]
+
+
+@pytest.fixture
+def leave() -> Callable[[Paths], None]:
+    """End the launcher of a run folder; returns when it is gone."""
+
+    def end(where: Paths) -> None:
+        try:
+            with sockets.connect(where.launcher_socket, 5) as conn:
+                greeting, _ = sockets.receive(conn)
+                sockets.send(conn, {"op": "leave"})
+        except OSError:
+            return
+        process.wait_gone((greeting or {})["pid"], 5)
+
+    return end
+
+
+@pytest.fixture
+def without(engine: NativeEngine, state: Paths, leave: Callable[[Paths], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Weaken]:
+    """``without(NAME…)``: an engine on the same images whose launcher lacks these protections; ``without()``: the real one."""
+    started: list[Paths] = []
+    argv = client.launcher_argv
+    names: dict[Path, tuple[str, ...]] = {}
+
+    def launcher_argv(where: Paths) -> list[str]:
+        if where.run not in names:
+            return argv(where)
+        python, package = argv(where)[0], str(Path(client.__file__).parents[2])
+        script = str(Path(__file__).with_name("weakened.py"))
+        return [python, "-I", "-S", script, package, str(where.home), str(where.run), *names[where.run]]
+
+    def weaken(*protections: str) -> NativeEngine:
+        if not protections:
+            return engine
+        client.isolation(state)  # measured once for all
+        where = Paths(state.home, Path(tempfile.mkdtemp(prefix="pyct-weak-", dir="/var/tmp")))
+        shutil.copy(state.run / "isolation.json", where.run)
+        names[where.run] = protections
+        started.append(where)
+        return NativeEngine(where)
+
+    monkeypatch.setattr(client, "launcher_argv", launcher_argv)
+    yield weaken
+    for where in started:
+        leave(where)
+        shutil.rmtree(where.run, ignore_errors=True)
+
+
+@pytest.fixture
+def image_with(engine: NativeEngine) -> Iterator[Callable[..., str]]:
+    """``image_with(make, parent="host")``: the name of an image on ``parent`` with one more layer, whose tree ``make`` fills:
+    anything that a hostile layer could hold."""
+    made: list[str] = []
+
+    def build(make: Callable[[Path], Any], parent: str = "host", **config: Any) -> str:
+        base = engine.store.resolve(parent)
+        tree = engine.store.new_layer()
+        make(Path(tree))
+        layer = engine.store.commit(tree, base.chain_id)
+        whole = {**base.config, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]}}
+        whole["config"] = {**(base.config.get("config") or {}), **config}
+        image = engine.store.save_image(whole, [layer], base.host)
+        made.append(f"hostile-{os.urandom(4).hex()}")
+        engine.store.tag(image.id, made[-1])
+        return made[-1]
+
+    yield build
+    for info in engine.containers(all=True):
+        if info.image in made:
+            engine.remove(info.id, force=True)
+    for name in made:
+        engine.remove_image(name, force=True)

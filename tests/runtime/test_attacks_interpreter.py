@@ -1,0 +1,130 @@
+"""CVE-2019-5736: a container changes the program that the runtime runs, which is the Python of this machine.
+
+A command named ``/proc/self/exe`` is executed by our process inside the container and leads to our interpreter, on the host's mount.
+The launcher is started from a copy of the interpreter here: what a test may change is never this machine's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycontainers.linux import executable
+from pycontainers.paths import Paths
+from pycontainers.protocol import ContainerConfig, ExecConfig, Mount
+from pycontainers.runtime import client, defaults
+
+pytestmark = pytest.mark.root
+
+SET_UID = "import os; os.chmod('/proc/self/exe', 0o4755)"
+HAND_OUT = """
+import os, socket
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect('/shared/socket')
+    socket.send_fds(sock, [b'x'], [os.open('/proc/self/exe', os.O_PATH)])
+"""
+WRITE = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.bind('/shared/socket')
+    sock.listen()
+    print('listening', flush=True)
+    conn, _ = sock.accept()
+    fd = socket.recv_fds(conn, 1, 1)[1][0]
+print('holds', flush=True)
+while not os.path.exists('/shared/ended'):
+    pass
+try:
+    os.write(os.open(f'/proc/self/fd/{fd}', os.O_WRONLY | os.O_APPEND), b'ours now')
+    print('written')
+except OSError as error:
+    print(error.errno)
+"""
+
+
+@pytest.fixture
+def interpreter(without: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of this Python's program, from which the launchers of ``without`` are started."""
+    base = Path(tempfile.mkdtemp(prefix="pyct-exe-", dir="/var/tmp"))
+    real = Path(os.path.realpath(sys._base_executable))  # type: ignore[attr-defined]
+    (base / "bin").mkdir()
+    (base / "lib").symlink_to(real.parent.parent / "lib")
+    copy = Path(shutil.copy(real, base / "bin" / real.name))
+    argv = client.launcher_argv
+    base.chmod(0o755)
+
+    def from_copy(where: Paths) -> list[str]:
+        return [str(copy), *argv(where)[1:]] if where.run.name.startswith("pyct-weak-") else argv(where)
+
+    monkeypatch.setattr(client, "launcher_argv", from_copy)
+    yield copy
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher is executed by its own path."""
+    monkeypatch.setattr(executable, "guarded", lambda program, environment: (program, -1))
+
+
+def becomes_set_uid(without: Any, interpreter: Path, userns: str, way: str) -> bool:
+    """Root of the container, who owns the file (with a user namespace: as a user of conda owns his Python), makes it set-uid."""
+    engine = without("nothing")
+    if userns == "auto":
+        os.chown(interpreter, defaults.HOST_ID_BASE, defaults.HOST_ID_BASE)
+    command = ("/proc/self/exe", "-c", SET_UID)
+    if way == "start":
+        engine.run(ContainerConfig("host", command, network="none", userns=userns, auto_remove=True))
+    else:
+        info = engine.start(engine.create(ContainerConfig("host", ("sleep", "60"), network="none", userns=userns)).id)
+        engine.exec(info.id, ExecConfig(command))
+        engine.remove(info.id, force=True)
+    return bool(interpreter.stat().st_mode & stat.S_ISUID)
+
+
+@pytest.mark.parametrize("way", ["start", "exec"])
+@pytest.mark.parametrize("userns", ["host", "auto"])
+class TestSetUid:
+    """chmod(2) works on a program that is being executed, so "text file busy" does not help."""
+
+    def test_succeeds_without_the_read_only_mount(self, without: Any, interpreter: Path, unguarded: None, userns: str, way: str) -> None:
+        assert becomes_set_uid(without, interpreter, userns, way)
+
+    def test_fails_here(self, without: Any, interpreter: Path, userns: str, way: str) -> None:
+        assert not becomes_set_uid(without, interpreter, userns, way)
+
+
+def is_overwritten(engine: Any, without: Any, leave: Any, interpreter: Path, shared: Path) -> bool:
+    """A container hands the file to another one of a launcher with another Python, which waits until nobody executes it any more."""
+    other = without("nothing")
+    volume = (Mount("bind", "/shared", str(shared)),)
+    config = ContainerConfig("host", ("python", "-c", WRITE), network="none", userns="host", mounts=volume)
+    keeper = engine.start(engine.create(config).id)
+    lines = engine.logs(keeper.id, follow=True)
+    assert next(lines).text == "listening"
+    other.run(ContainerConfig("host", ("/proc/self/exe", "-c", HAND_OUT), network="none", userns="host", mounts=volume, auto_remove=True))
+    assert next(lines).text == "holds"
+    size = interpreter.stat().st_size
+    leave(other.paths)
+    (shared / "ended").touch()
+    answer = next(lines).text
+    assert (answer == "written") == (interpreter.stat().st_size > size), answer
+    return answer == "written"
+
+
+class TestWrite:
+    def test_succeeds_without_the_read_only_mount(
+        self, engine: Any, without: Any, leave: Any, interpreter: Path, unguarded: None, tmp_path: Path
+    ) -> None:
+        assert is_overwritten(engine, without, leave, interpreter, tmp_path)
+
+    def test_fails_here(self, engine: Any, without: Any, leave: Any, interpreter: Path, tmp_path: Path) -> None:
+        assert not is_overwritten(engine, without, leave, interpreter, tmp_path)

@@ -1,0 +1,261 @@
+"""The launcher with protections taken out, by name, for tests that first show that an attack is real.
+
+A test that says "this fails here" proves little by itself: the attack may be mistyped. So each attack is run twice: against this
+launcher, started for a run folder of its own and lacking the protection that the attack is about, where it must succeed; and
+against the real one. Run as ``python -I -S weakened.py PACKAGE HOME RUN NAME...``; each function here takes one protection out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def replace(module: Any, name: str, new: Any) -> None:
+    """Patch what exists: a protection that was renamed must not leave a test that weakens nothing."""
+    if not hasattr(module, name):
+        raise AttributeError(f"{module.__name__}.{name} is gone: the weakened launcher no longer takes it out")
+    setattr(module, name, new)
+
+
+def nothing() -> None:
+    """The real one, as a process of its own."""
+
+
+# -- names and paths
+
+
+def link_check() -> None:
+    """/proc, /sys and /dev may be links of the image."""
+    from pycontainers.runtime import init
+
+    replace(init, "_refuse_link", lambda root, target: None)
+
+
+def volumes_in_proc() -> None:
+    """Volumes may be mounted inside /proc."""
+    from pycontainers.runtime import init
+
+    replace(init, "_PROC_SUPER_MAGIC", -1)
+
+
+def resolution_in_root() -> None:
+    """Mount points are made the old way: each folder is looked at, then made by its path, which follows what lies there by then."""
+    from pycontainers.linux import mounts
+
+    def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755, made: list[str] | None = None) -> int:
+        place = f"/proc/self/fd/{root}"
+        parts = path.strip("/").split("/")
+        for index, part in enumerate(parts):
+            place += "/" + part
+            if os.path.islink(place):
+                raise OSError(40, "mount point goes through a link")
+            if not os.path.lexists(place):
+                if directory or index < len(parts) - 1:
+                    os.makedirs(place, mode, exist_ok=True)
+                else:
+                    os.close(os.open(place, os.O_CREAT | os.O_WRONLY, 0o644))
+        return os.open(place, os.O_PATH | os.O_CLOEXEC)
+
+    replace(mounts, "make_in_root", make_in_root)
+
+
+def null_check() -> None:
+    """What covers a masked file is whatever /dev/null leads to."""
+    from pycontainers.linux import mounts
+    from pycontainers.runtime import init
+
+    def mask(path: str) -> None:
+        place = init._open_exact(path)
+        if place is not None and not os.path.isdir(path):
+            mounts.move_mount(mounts.open_tree("/dev/null"), place)
+
+    replace(init, "_mask", mask)
+
+
+# -- descriptors and working directories
+
+
+def leak() -> None:
+    """Not a protection but the bug behind CVE-2024-21626: all that we fork holds the host's root folder open, as descriptor 99."""
+    os.dup2(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), 99, inheritable=True)
+
+
+def closed_descriptors() -> None:
+    """Descriptors stay open up to, and over, execve."""
+    from pycontainers.runtime import exec, init
+
+    for module in (init, exec):
+        replace(module, "only_descriptor", lambda fd: fd)
+
+
+def reachable_directory() -> None:
+    """The working directory is entered without a look at where it leads."""
+    from pycontainers.runtime import confine
+
+    replace(confine, "enter_cwd", os.chdir)
+
+
+# -- credentials and visibility
+
+
+def not_dumpable() -> None:
+    """Our processes inside can be looked into."""
+    from pycontainers.linux import syscalls
+    from pycontainers.runtime import confine
+
+    execve = confine._exec
+
+    def dumpable(*arguments: Any) -> None:
+        syscalls.libc.prctl(syscalls.PR_SET_DUMPABLE, 1, 0, 0, 0)
+        execve(*arguments)
+
+    replace(confine, "_exec", dumpable)
+
+
+def slow() -> None:
+    """Not a protection: the time between the last step and execve, long enough for anybody to look."""
+    import time
+
+    from pycontainers.runtime import confine
+
+    execve = confine._exec
+
+    def late(*arguments: Any) -> None:
+        time.sleep(0.3)
+        execve(*arguments)
+
+    replace(confine, "_exec", late)
+
+
+def no_inheritable() -> None:
+    """Capabilities are inheritable as well as permitted (CVE-2022-27650), and file capabilities count (no no_new_privs)."""
+    from pycontainers.linux import capabilities
+    from pycontainers.runtime import confine
+
+    original = capabilities.set_caps
+
+    def set_caps(effective: int, permitted: int, inheritable: int = 0) -> None:
+        original(effective, permitted, permitted)
+
+    replace(confine.capabilities, "set_caps", set_caps)
+
+
+def no_new_privileges() -> None:
+    """Set-uid programs and file capabilities count."""
+    from pycontainers.runtime import confine
+
+    original = confine.Confinement.__init__
+
+    def init(self: Any, process: dict[str, Any], program: bytes | None) -> None:
+        original(self, process | {"noNewPrivileges": False}, program)
+
+    replace(confine.Confinement, "__init__", init)
+
+
+def bounded_capabilities() -> None:
+    """The container keeps every capability."""
+    from pycontainers.linux import capabilities
+    from pycontainers.runtime import confine
+
+    original = confine.Confinement.__init__
+
+    def init(self: Any, process: dict[str, Any], program: bytes | None) -> None:
+        original(self, process, program)
+        self.bounding = self.effective = self.permitted = capabilities.permitted_mask()
+
+    replace(confine.Confinement, "__init__", init)
+
+
+def filter() -> None:
+    """No system call is filtered."""
+    from pycontainers.runtime import launcher
+
+    replace(launcher.Launcher, "_program", lambda self, *rest: None)
+
+
+# -- what is read from an image
+
+
+def parsed_passwd() -> None:
+    """Users are looked up by the C library, whose name service loads modules that the image names (CVE-2019-14271)."""
+    import pwd
+
+    from pycontainers.runtime import users
+
+    def resolve(spec: str, *rest: Any) -> tuple[int, int, list[int], str]:
+        try:
+            found = pwd.getpwnam(spec or "root")
+        except KeyError:
+            return 0, 0, [], "/"
+        return found.pw_uid, found.pw_gid, [], found.pw_dir
+
+    replace(users, "resolve", resolve)
+
+
+def loaded_codecs() -> None:
+    """A codec is looked up after the image's root was entered: Python imports it from there."""
+    from pycontainers.runtime import users
+
+    original = users.read_in_root
+
+    def read(path: str) -> str:
+        b"".decode("cp037")
+        return original(path)
+
+    resolve = users.resolve
+    replace(users, "resolve", lambda spec, *rest: resolve(spec, read))
+
+
+# -- mounts
+
+
+def read_only_cgroups() -> None:
+    """The container's cgroups are mounted writable."""
+    from pycontainers.linux import mounts
+    from pycontainers.runtime import init
+
+    original = init.Init._cgroup
+    new_mount = mounts.new_mount
+
+    def cgroup(self: Any, *rest: Any) -> None:
+        mounts.new_mount = lambda kind, options, bits=0, source="": new_mount(kind, options, bits & ~mounts.MOUNT_ATTR_RDONLY, source)
+        try:
+            original(self, *rest)
+        finally:
+            mounts.new_mount = new_mount
+
+    replace(init.Init, "_cgroup", cgroup)
+
+
+def masks() -> None:
+    """Nothing is masked or made read-only."""
+    from pycontainers.runtime import init
+
+    replace(init, "_mask", lambda path: None)
+    replace(init, "_freeze", lambda path: None)
+
+
+# -- sockets
+
+
+def peer_check() -> None:
+    """Whoever reaches a socket of ours is served."""
+    from pycontainers.linux import sockets
+
+    replace(sockets, "peer_credentials", lambda sock: (0, os.geteuid(), os.getegid()))
+
+
+def main() -> None:
+    package, home, run, *names = sys.argv[1:]
+    sys.path.insert(0, package)
+    from pycontainers.runtime import launcher
+
+    for name in names:
+        globals()[name]()
+    launcher.main(home, run)
+
+
+if __name__ == "__main__":
+    main()
