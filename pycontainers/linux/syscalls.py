@@ -22,6 +22,7 @@ _OLD_NUMBERS = {  # name: (x86_64, aarch64)
     "capget": (125, 90),
     "capset": (126, 91),
     "clone": (56, 220),
+    "bpf": (321, 280),
 }
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(MACHINE, 0)
 NUMBER = {name: pair[_COLUMN] for name, pair in _OLD_NUMBERS.items()} | {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .group import Group, check, create, enter, open
+from .group import Group, enter
 from .layout import Layout, layout
+from .making import check, create, open
 
 __all__ = ["Group", "Layout", "check", "create", "enter", "layout", "open"]

@@ -8,8 +8,9 @@ import signal
 import time
 from typing import Any
 
-from . import files, v1, v2
-from .layout import Layout, Tree, layout
+from . import device_program, devices, files, v1, v2
+from .layout import Layout
+from .settings import Refused, Setting, Transaction, one
 
 _open = os.open
 _STEP = 0.002  # seconds between two looks at what the kernel is about to finish
@@ -20,20 +21,22 @@ class Group:
 
     ``paths``: controller -> folder, and "unified" -> folder in the v2 tree of a hybrid machine. Empty where no group could be made.
     ``missing``: controller -> why this group does not have it (its limits are refused, its counters read 0).
+    ``notes``: what was asked for and left out, one line each, for the container's notes.
     """
 
-    __slots__ = ("_fd", "_v1", "_v2", "_v2_folder", "missing", "path", "paths")
+    __slots__ = ("_fd", "_v1", "_v2", "_v2_folder", "missing", "notes", "path", "paths")
 
     def __init__(self, path: str, where: Layout, missing: dict[str, str] | None = None) -> None:
         self.path = path
         self.missing = missing or {}
+        self.notes: list[str] = []
         self._v1: dict[str, str] = {}
         self._v2: dict[str, str] = {}
         self._v2_folder = ""
         self._fd: int | None = None
         for tree in where.trees:
             folder = tree.base + path
-            if not os.path.isdir(folder):
+            if tree.why or not os.path.isdir(folder):
                 continue
             if tree.kind == "v1":
                 self._v1 |= dict.fromkeys(tree.controllers, folder)
@@ -77,39 +80,111 @@ class Group:
         enter(entrances)
         for fd in entrances:
             os.close(fd)
-        if self._v2 or not entrances:
-            for folder in {self._v2_folder} - {""}:
-                files.write(f"{folder}/cgroup.procs", 0)
+        if self._v2_folder and (self._v2 or not entrances):
+            self._enter_v2(0)
 
     def add(self, pid: int) -> None:
         """Move a process with all its threads in, in every hierarchy. :raises OSError: as the kernel said."""
         for folder in self.folders:
-            files.write(f"{folder}/cgroup.procs", pid)
+            if folder == self._v2_folder:
+                self._enter_v2(pid)
+            else:
+                files.write(f"{folder}/cgroup.procs", pid)
 
-    def update(self, resources: dict[str, Any]) -> None:
-        """Set limits (OCI ``linux.resources``); what is not named stays as it is.
+    def _enter_v2(self, pid: int) -> None:
+        """Into the v2 tree: the group, or where an init system inside has moved its own first process to.
 
-        :raises LimitError: naming the option, the value and what the kernel said. Those before it in the list are set then.
+        Such a group passes controllers on, so the kernel lets no process in (EBUSY, No Internal Process Constraint). The first process
+        is the oldest there; what joins goes where it is, as runc does.
         """
-        rows = v1.settings(resources)
-        self._apply(v1.order([row for row in rows if row.controller in self._v1], self._v1), self._v1, v1.explain)
-        rows = [row for row in v2.settings(resources) if row.controller not in self._v1]
-        self._apply(v2.order(rows, self._v2), self._v2, v2.explain)
+        try:
+            files.write(f"{self._v2_folder}/cgroup.procs", pid)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            oldest = {min(found): folder for folder in files.below(self._v2_folder) if (found := files.pids(folder))}
+            if not oldest:
+                raise
+            files.write(f"{oldest[min(oldest)]}/cgroup.procs", pid)
 
-    def _apply(self, rows: list[v1.Setting], group: dict[str, str], explain: Any) -> None:
-        for row in rows:
-            folder = group.get(row.controller)
-            if folder is None:
-                if row.asked:
-                    lacking = f"this machine has no {row.controller or row.files[0]} controller"
-                    raise _limit_error(row, self.missing.get(row.controller) or lacking)
-                continue
-            names = [f"{folder}/{name}" for name in row.files]
-            try:
-                files.write(next((name for name in names if os.path.exists(name)), names[-1]), row.value)
-            except OSError as error:
-                if row.asked or error.errno != errno.ENOENT:  # else Docker's default for swap, which nobody asked for
-                    raise _limit_error(row, f"{explain(row, error)} ({errno.errorcode.get(error.errno or 0, '?')})") from None
+    def delegate(self, uid: int, gid: int) -> None:
+        """Let an init system inside, which is root there and ``uid`` here, make groups of its own below this one.
+
+        v2: the folder and the files that the kernel names for it (/sys/kernel/cgroup/delegate), never those with limits: the
+        container's own stay out of its reach. v1: only the named hierarchy, which controls nothing; giving a v1 controller away is not
+        safe (systemd, CGROUP_DELEGATION). The cgroup namespace must be made after joining, and /sys/fs/cgroup be mounted writable.
+
+        :raises OSError: not permitted.
+        """
+        for folder, names in ((self._v2_folder, _delegated()), (self._v1.get("name=systemd"), ["cgroup.procs", "tasks"])):
+            if folder:
+                for name in ["", *names]:
+                    try:
+                        os.chown(f"{folder}/{name}", uid, gid)
+                    except FileNotFoundError:
+                        pass  # the kernel's list has files of controllers that this group does not have
+
+    def update(self, resources: dict[str, Any]) -> list[str]:
+        """Set limits (OCI ``linux.resources``) on a group with or without processes; what is not named stays as it is. All or nothing:
+        when one is refused, those before it are put back.
+
+        :returns: what was left out, one line each.
+        :raises LimitError: naming the option, the value and what the kernel said.
+        """
+        why = v2.check(resources, self._v2)
+        if why:
+            raise limit_error(one("memory", "", resources["memory"]["limit"], "--memory")[0], why)
+        done = Transaction()
+        try:
+            done.apply(self._rows(resources))
+            notes: list[str] = (v1 if self._v1 else v2).ignored(resources)
+            return notes + self._devices(resources)
+        except Refused as refused:
+            done.undo()
+            explain = v1.explain if refused.row.controller in self._v1 else v2.explain
+            why = f"{explain(refused.row, refused.name, refused.error)} ({errno.errorcode.get(refused.error.errno or 0, '?')})"
+            raise limit_error(refused.row, why) from None
+        except BaseException:
+            done.undo()
+            raise
+
+    def _rows(self, resources: dict[str, Any]) -> list[tuple[Setting, str]]:
+        """What to write, each with its folder: a controller is in one of the two versions, or missing here."""
+        found = []
+        for version, rows in ((self._v1, v1.settings(resources, self._v1)), (self._v2, v2.settings(resources, self._v2))):
+            for row in rows:
+                folder = version.get(row.controller) or (self._v2_folder if not row.controller else "")
+                if folder:
+                    found.append((row, folder))
+                elif row.option.startswith("unified") and self._v1:
+                    raise limit_error(row, f"the {row.controller or 'named'} controller of this machine is not cgroup v2")
+                elif row.asked and row.controller not in self.paths and version is (self._v1 or self._v2):
+                    what = row.controller or row.choices[0][0]
+                    raise limit_error(row, self.missing.get(row.controller) or f"this machine has no {what} controller")
+        return found
+
+    def _devices(self, resources: dict[str, Any]) -> list[str]:
+        """Put the device rules in force; a note where this machine cannot.
+
+        It is no reason not to start: a container in a user namespace can make no device node, and one without has no CAP_MKNOD unless
+        it was asked for. What it sees are the nodes that it was given.
+        """
+        if resources.get("devices") is None:
+            return []
+        from ...errors import LimitError
+
+        try:
+            wanted = devices.rules(resources)
+            if "devices" in self._v1:
+                devices.apply_v1(self._v1["devices"], wanted)
+            elif "devices" in self._v2:
+                device_program.attach(self._v2_folder, wanted)
+        except ValueError as error:
+            raise LimitError(f"device rules cannot be set: {error}", "see the device rules in config.json") from None
+        except OSError as error:
+            why = f"{error.strerror} ({errno.errorcode.get(error.errno or 0, '?')})"
+            return [f"the use of devices is not controlled: {why}"]
+        return []
 
     def pids(self) -> list[int]:
         """Every process in it, or in a group that it made below; [] when it is gone."""
@@ -135,14 +210,18 @@ class Group:
         deadline = time.monotonic() + seconds
         while left := self.pids():
             if time.monotonic() > deadline:
-                raise OSError(errno.EBUSY, f"processes {left[:5]} do not die", self.path)
+                raise OSError(errno.EBUSY, f"processes {left[:5]} do not die{self._held()}", self.path)
             at_once = self._kill_at_once()
             one_by_one = [pid for pid in left if pid not in at_once]
             if one_by_one:
                 self._kill_frozen(one_by_one)
             elif "freezer" in self._v1:
-                self.thaw()  # v1 holds SIGKILL back from what is frozen
+                self._let_die()
             time.sleep(_STEP)
+
+    def _held(self) -> str:
+        """Why, where it is known: v1 keeps what a group above has frozen, even from SIGKILL."""
+        return " (a group above is frozen)" if "freezer" in self._v1 and v1.is_held_from_above(self._v1) else ""
 
     def _kill_at_once(self) -> set[int]:
         """``cgroup.kill``: nothing can fork away from it. Returns the processes that it reached; none on a kernel before 5.14."""
@@ -160,7 +239,7 @@ class Group:
         """Frozen, nothing can fork away from the list; thawed, what is frozen can die (v1 holds SIGKILL back until then)."""
         frozen = "freezer" in self.paths
         if frozen:
-            self.freeze()
+            self._freeze(0.5)  # as far as it goes: what escapes is met in the next round
             left = self.pids()
         for pid in left:
             try:
@@ -168,25 +247,61 @@ class Group:
             except ProcessLookupError:
                 pass
         if frozen:
-            self.thaw()
+            self._let_die()
 
-    def freeze(self, seconds: float = 1.0) -> None:
-        """Stop every process until :meth:`thaw`; returns when all of them stand still, or after ``seconds``.
+    def _let_die(self) -> None:
+        """Thaw the group, and on v1 those below: an init system inside may have frozen some of its own."""
+        module, group = self._freezer()
+        for folder in files.below(group["freezer"]) if module is v1 else [group["freezer"]]:
+            module.freeze({"freezer": folder}, False)
 
-        :raises OSError: the kernel refused. :raises KeyError: no freezer here.
+    def freeze(self, seconds: float = 5.0) -> None:
+        """Stop every process until :meth:`thaw`; returns when all of them stand still.
+
+        :raises OSError: EBUSY when they do not within ``seconds`` (one in uninterruptible sleep): they are let go again. Or the kernel
+            refused. :raises KeyError: no freezer here.
         """
-        module, group = (v1, self._v1) if "freezer" in self._v1 else (v2, self._v2)
-        module.freeze(group, True)
+        if not self._freeze(seconds):
+            self.thaw()
+            raise OSError(errno.EBUSY, f"some processes did not stop within {seconds:g} s", self.path)
+
+    def _freeze(self, seconds: float) -> bool:
+        module, group = self._freezer()
         deadline = time.monotonic() + seconds
-        while not module.is_frozen(group) and time.monotonic() < deadline:
+        module.freeze(group, True)
+        turn = 0
+        while not module.is_frozen(group):
+            if time.monotonic() > deadline:
+                return False
             time.sleep(_STEP)
+            turn += 1
             if module is v1:
-                v1.freeze(group, True)  # v1 stays in FREEZING when a process was added meanwhile: written again (freezer-subsystem.rst)
+                # v1 stays in FREEZING when a process was added meanwhile: written again (freezer-subsystem.rst). A process that was
+                # caught between fork and exec may hold it up for good: let all go for a moment (as runc does).
+                if turn % 50 == 0:
+                    v1.freeze(group, False)
+                v1.freeze(group, True)
+        return True
 
     def thaw(self) -> None:
-        """:raises OSError: the kernel refused. :raises KeyError: no freezer here."""
-        module, group = (v1, self._v1) if "freezer" in self._v1 else (v2, self._v2)
+        """:raises OSError: the kernel refused, or EBUSY: a group above this one is frozen, so its processes stand still.
+        :raises KeyError: no freezer here.
+        """
+        module, group = self._freezer()
         module.freeze(group, False)
+        if module.is_held_from_above(group):
+            raise OSError(errno.EBUSY, "a group above it is frozen", self.path)
+
+    def is_frozen(self) -> bool:
+        """Whether this group itself was told to stand still (its parent may be besides). False without a freezer."""
+        if "freezer" not in self.paths:
+            return False
+        module, group = self._freezer()
+        told: bool = module.is_told_to_freeze(group)
+        return told
+
+    def _freezer(self) -> tuple[Any, dict[str, str]]:
+        return (v1, self._v1) if "freezer" in self._v1 else (v2, self._v2)
 
     def events(self) -> dict[str, int]:
         """{"oom_kill": processes killed for want of memory, "oom": times that no way out was left} (v1 counts only the first)."""
@@ -216,7 +331,15 @@ class Group:
         deadline = time.monotonic() + seconds
         for folder in self.folders or [self._v2_folder] * bool(self._v2_folder):
             for each in files.below(folder):
-                _rmdir(each, deadline)
+                rmdir(each, deadline)
+
+
+def _delegated() -> list[str]:
+    """The files of a v2 group that belong to whom it is given (Linux 4.15)."""
+    try:
+        return files.read("/sys/kernel/cgroup/delegate").split()
+    except OSError:
+        return ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"]
 
 
 class Counters:
@@ -251,7 +374,7 @@ def enter(entrances: list[int]) -> None:
         os.write(fd, b"0")
 
 
-def _rmdir(folder: str, deadline: float) -> None:
+def rmdir(folder: str, deadline: float) -> None:
     while True:
         try:
             os.rmdir(folder)
@@ -264,112 +387,8 @@ def _rmdir(folder: str, deadline: float) -> None:
             time.sleep(_STEP)
 
 
-def _limit_error(row: v1.Setting, why: str) -> Exception:
+def limit_error(row: Setting, why: str) -> Exception:
     from ...errors import LimitError  # only when something went wrong
 
     hint = f"leave out {row.option}; `pycontainers doctor` shows which limits this machine has"
     return LimitError(f"{row.option} {row.given} cannot be set: {why}", hint)
-
-
-def create(path: str, resources: dict[str, Any], where: Layout | None = None) -> Group:
-    """Make the group in every hierarchy and set its limits. On any error everything that was made is removed again.
-
-    Where this machine lets nobody make groups and no limit is asked for, the group has no ``paths`` and does nothing: the container
-    runs uncontrolled and unmeasured, and ``missing`` says why.
-
-    :param resources: the OCI runtime specification's ``linux.resources``.
-    :raises LimitError: a limit cannot be set; the reason and errno are in the message.
-    :raises IsolationError: the kernel refused to make the group. :raises StateError: a group of that path has processes.
-    """
-    where = where or layout()
-    parts = path.strip("/").split("/")
-    if not path.startswith("/") or not all(parts) or ".." in parts or "." in parts:
-        raise ValueError(f"{path!r} is not an absolute cgroup path")
-    if not where.writable:
-        asked = [row for row in v2.settings(resources) if row.asked]
-        if asked:
-            raise _limit_error(asked[0], where.why)
-        return Group(path, Layout("none", []), dict.fromkeys(["memory", "cpu", "cpuacct", "cpuset", "pids", "blkio"], where.why))
-    made: list[str] = []
-    missing: dict[str, str] = {}
-    try:
-        for tree in where.trees:
-            missing |= _make(tree, path)
-            made.append(tree.base + path)
-        group = Group(path, where, missing)
-        group.update(resources)
-    except BaseException:
-        for folder in made:
-            _rmdir(folder, time.monotonic() + 1.0)
-        raise
-    return group
-
-
-def _make(tree: Tree, path: str) -> dict[str, str]:
-    from ...errors import IsolationError
-
-    make = v1.make if tree.kind == "v1" else v2.make
-    try:
-        try:
-            return make(tree, path)
-        except FileExistsError:
-            # What a killed supervisor left: an old group would go on with its old limits and counters, so it must be a new one.
-            _replace(tree.base + path)
-            return make(tree, path)
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, "?")
-        raise IsolationError(
-            f"cgroup {error.filename or tree.base + path} cannot be made: {error.strerror} ({name})",
-            "`pycontainers doctor` shows what this machine allows",
-        ) from None
-
-
-def _replace(folder: str) -> None:
-    from ...errors import StateError
-
-    left = [pid for each in files.below(folder) for pid in files.pids(each)]
-    if left:
-        raise StateError(f"cgroup {folder} is in use by process {left[0]}", "stop it first")
-    for each in files.below(folder):
-        _rmdir(each, time.monotonic() + 1.0)
-
-
-def open(path: str, where: Layout | None = None) -> Group:
-    """The group as far as it exists; without ``paths`` when it does not."""
-    return Group(path, where or layout())
-
-
-_CHECKS: dict[str, dict[str, Any]] = {
-    "memory": {"memory": {"limit": 64 << 20}},
-    "swap": {"memory": {"limit": 64 << 20, "swap": 96 << 20}},
-    "memory reservation": {"memory": {"reservation": 32 << 20}},
-    "cpus": {"cpu": {"quota": 50000, "period": 100000}},
-    "cpu shares": {"cpu": {"shares": 512}},
-    "cpuset": {"cpu": {"cpus": "0"}},
-    "pids": {"pids": {"limit": 64}},
-    "block I/O weight": {"blockIO": {"weight": 500}},
-}
-
-
-def check(where: Layout | None = None) -> list[tuple[str, bool, str]]:
-    """(limit, works, why not) for each: one group is made, each limit is really set in it, and it is removed."""
-    from ...errors import ContainersError
-
-    where = where or layout()
-    if not where.writable:
-        return [(name, False, where.why) for name in _CHECKS]
-    try:
-        group = create(f"/pycontainers-check-{os.getpid()}", {}, where)
-    except ContainersError as error:
-        return [(name, False, error.message) for name in _CHECKS]
-    found = []
-    try:
-        for name, resources in _CHECKS.items():
-            try:
-                group.update(resources)
-                found.append((name, True, ""))
-            except ContainersError as error:
-                found.append((name, False, error.message.partition(": ")[2] or error.message))
-    finally:
-        group.remove()
-    return found

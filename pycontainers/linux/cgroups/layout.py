@@ -6,6 +6,9 @@ import os
 
 #: Controllers that limits and metrics use, by their v1 names (v2's io is blkio).
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "devices")
+#: Hierarchies in which a container gets a group only where it asks for one: a limit of theirs, or (systemd's named one, which controls
+#: nothing) an init system inside that needs it. Every group more is time at each start and end.
+OPTIONAL = ("hugetlb", "net_cls", "net_prio", "rdma", "name=systemd")
 _FROM_V2 = {"io": "blkio"}
 
 
@@ -14,28 +17,37 @@ class Tree:
 
     ``kind``: "v1" or "v2". ``controllers``: those that live in it. ``base``: the folder under which our groups are made: the mount point,
     or deeper where only a part was delegated to this user. ``why``: why no group can be made there, "" when it can.
+    ``optional``: it has none of :data:`CONTROLLERS`.
     """
 
-    __slots__ = ("base", "controllers", "kind", "mountpoint", "why")
+    __slots__ = ("base", "controllers", "kind", "mountpoint", "optional", "why")
 
     def __init__(self, kind: str, mountpoint: str, controllers: tuple[str, ...], base: str, why: str) -> None:
         self.kind, self.mountpoint, self.controllers, self.base, self.why = kind, mountpoint, controllers, base, why
+        self.optional = kind == "v1" and not any(name in CONTROLLERS for name in controllers)
 
 
 class Layout:
     """``version``: "v1", "v2", "hybrid" (v1 controllers beside a v2 tree) or "none". ``trees``: every hierarchy that is used.
 
-    ``controllers``: name -> mount point of its hierarchy. CPU time and the freezer belong to the core of v2 and are always there
-    (cgroup-v2, Core Interface Files). ``writable``, ``why``: whether groups can be made, and why not.
+    ``controllers``: name -> mount point of its hierarchy, without optional ones. CPU time and the freezer belong to the core of v2 and
+    are always there (cgroup-v2, Core Interface Files). ``writable``, ``why``: whether groups can be made anywhere, and why not. An
+    administrator may delegate some hierarchies of v1 and not others: each tree says its own ``why``.
     """
 
     __slots__ = ("controllers", "trees", "version", "why", "writable")
 
     def __init__(self, version: str, trees: list[Tree]) -> None:
         self.version, self.trees = version, trees
-        self.controllers = {name: tree.mountpoint for tree in trees for name in tree.controllers}
-        self.why = next((tree.why for tree in trees if tree.why), "" if trees else "no cgroup file system is mounted")
-        self.writable = not self.why
+        used = [tree for tree in trees if not tree.optional]
+        self.controllers = {name: tree.mountpoint for tree in used for name in tree.controllers}
+        self.writable = any(not tree.why for tree in used)
+        self.why = "" if self.writable else next((tree.why for tree in used), "no cgroup file system is mounted")
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """controller -> why nobody can make a group with it here."""
+        return {name: tree.why for tree in self.trees if tree.why for name in tree.controllers if name in CONTROLLERS}
 
 
 class _Mount:
@@ -64,13 +76,13 @@ def parse(mountinfo: str, own: str = "", root: str = "") -> Layout:
         place = root + mount.place
         names = mount.controllers if mount.kind == "v1" else _v2_controllers(place, taken)
         if mount.kind == "v1" and not names:
-            continue  # name=systemd and controllers that we do not use
+            continue  # a controller that we do not use
         taken.update(names)
         base, why = _base(mount, place, places)
-        if mount.kind == "v2" and why and not (set(names) - {"cpuacct", "freezer"}):
+        if mount.kind == "v2" and why and not (set(names) - {"cpuacct", "freezer", "devices", *OPTIONAL}):
             continue  # hybrid: the v2 tree controls nothing here and can be done without
         trees.append(Tree(mount.kind, place, names, base, why))
-    kinds = {tree.kind for tree in trees}
+    kinds = {tree.kind for tree in trees if not tree.optional}
     has_v2 = any(mount.kind == "v2" for mount in mounts.values())
     version = "none" if not kinds else ("hybrid" if has_v2 else "v1") if "v1" in kinds else "v2"
     return Layout(version, trees)
@@ -84,7 +96,7 @@ def _mount(line: str) -> _Mount | None:
         return None
     options = rest[2].split(",")
     read_only = "ro" in fields[5].split(",") or "ro" in options
-    controllers = tuple(name for name in options if name in CONTROLLERS)
+    controllers = tuple(name for name in options if name in CONTROLLERS or name in OPTIONAL)
     if rest[0] == "cgroup2":
         return _Mount("v2", _unescape(fields[4]), _unescape(fields[3]), read_only, ("cgroup2",))
     return _Mount("v1", _unescape(fields[4]), _unescape(fields[3]), read_only, controllers)
@@ -114,7 +126,7 @@ def _v2_controllers(place: str, taken: set[str]) -> tuple[str, ...]:
     except OSError:
         names = []
     found = [_FROM_V2.get(name, name) for name in names]
-    return tuple(name for name in [*found, "cpuacct", "freezer"] if name in CONTROLLERS and name not in taken)
+    return tuple(name for name in [*found, "cpuacct", "freezer", "devices"] if name in (*CONTROLLERS, *OPTIONAL) and name not in taken)
 
 
 def _base(mount: _Mount, place: str, own: dict[str, str]) -> tuple[str, str]:
@@ -140,7 +152,7 @@ def _base(mount: _Mount, place: str, own: dict[str, str]) -> tuple[str, str]:
 
 
 def _may_write(mount: _Mount, folder: str) -> bool:
-    names = ("", "/cgroup.procs", "/cgroup.subtree_control") if mount.kind == "v2" else ("", "/cgroup.procs")
+    names = ("", "/cgroup.procs", "/cgroup.subtree_control") if mount.kind == "v2" else ("", "/cgroup.procs", "/tasks")
     return all(os.access(folder + name, os.W_OK) for name in names)
 
 

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import files
 from .layout import Tree
+from .settings import NO_DISK, Setting, bandwidth_option, device, line, one, pids_max, rdma, swap_total
 
 _UNLIMITED = 1 << 60  # v1 writes "no limit" as the largest multiple of a page
 _BLOCK = "blkio.throttle.io_service_bytes_recursive"
 
 
-class Setting(NamedTuple):
-    """One limit: controller, the file (the first of them that exists), what is written, the user's option with the user's own
-    figure (for messages), and whether the user asked for it."""
-
-    controller: str
-    files: tuple[str, ...]
-    value: Any
-    option: str
-    given: Any
-    asked: bool = True
-
-
-def make(tree: Tree, path: str) -> dict[str, str]:
+def make(tree: Tree, path: str, needed: set[str]) -> dict[str, str]:
     """Make the folder. Returns controller -> why it is missing: on v1 every controller of the hierarchy is there.
 
     :raises FileExistsError: the group exists.
@@ -62,76 +51,119 @@ def _initialise(tree: Tree, parent: str, current: str) -> None:
             pass
 
 
-def settings(resources: dict[str, Any]) -> list[Setting]:
-    """What to write, in order. Swap: v1's memsw counts memory plus swap, as Docker's option does, and by default twice the memory."""
-    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
-    blkio, pids = resources.get("blockIO") or {}, resources.get("pids") or {}
-    swap, asked = swap_total(memory)
-    most, cpus = pids.get("limit"), processors(cpu)
-    table = [
-        _same("memory", ("memory.limit_in_bytes",), memory.get("limit"), "--memory"),
-        _same("memory", ("memory.memsw.limit_in_bytes",), swap, "--memory-swap", asked),
-        _same("memory", ("memory.soft_limit_in_bytes",), memory.get("reservation"), "--memory-reservation"),
-        _same("cpu", ("cpu.shares",), cpu.get("shares"), "--cpu-shares"),
-        Setting("cpu", ("cpu.cfs_period_us",), cpu.get("period"), "--cpus", cpus),
-        Setting("cpu", ("cpu.cfs_quota_us",), cpu.get("quota"), "--cpus", cpus),
-        _same("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus"),
-        _same("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems"),
-        Setting("pids", ("pids.max",), pids_max(most), "--pids-limit", most),
-        # BFQ has a file of its own from Linux 5.0 on; both take 10..1000 here (runc tries them in this order).
-        _same("blkio", ("blkio.bfq.weight", "blkio.weight"), blkio.get("weight"), "--blkio-weight"),
-    ]
-    return [row for row in table if row.value is not None]
+def settings(resources: dict[str, Any], group: dict[str, str]) -> list[Setting]:
+    """What to write for the OCI runtime specification's ``linux.resources``.
 
-
-def _same(controller: str, names: tuple[str, ...], value: Any, option: str, asked: bool = True) -> Setting:
-    return Setting(controller, names, value, option, value, asked)
-
-
-def processors(cpu: dict[str, Any]) -> str:
-    """``--cpus`` as it was given, from quota and period."""
-    return f"{(cpu.get('quota') or 0) / (cpu.get('period') or 100000):g}"
-
-
-def swap_total(memory: dict[str, Any]) -> tuple[int | None, bool]:
-    """(memory plus swap in bytes, whether it was asked for). Docker: twice the memory where only that is limited.
-
-    A value of exactly that is taken for the default: :func:`.limits.to_oci` writes it into the specification, as Docker does.
+    Swap: v1's memsw counts memory plus swap, as Docker's option does. ``group``: controller -> folder (unused: v2's mirror reads it).
     """
-    limit, swap = memory.get("limit"), memory.get("swap")
-    if limit is not None and limit > 0 and (swap is None or swap == 2 * limit):
-        return 2 * limit, False
-    return swap, True
+    memory, cpu, pids = resources.get("memory") or {}, resources.get("cpu") or {}, resources.get("pids") or {}
+    swap, asked = swap_total(memory)
+    bandwidth, cpus = bandwidth_option(cpu)
+    # Idle groups have no shares: the kernel refuses to write them (sched_group_set_shares).
+    shares = None if cpu.get("idle") == 1 else cpu.get("shares") or None
+    return [
+        *one("memory", "memory.limit_in_bytes", memory.get("limit"), "--memory"),
+        *one("memory", "memory.memsw.limit_in_bytes", swap, "--memory-swap", asked=asked),
+        *one("memory", "memory.soft_limit_in_bytes", memory.get("reservation"), "--memory-reservation"),
+        *one("memory", "memory.swappiness", memory.get("swappiness"), "--memory-swappiness"),
+        *_oom_control(memory.get("disableOOMKiller")),
+        *one("cpu", "cpu.idle", cpu.get("idle"), "cpu idle"),
+        *one("cpu", "cpu.shares", shares, "--cpu-shares"),
+        *one("cpu", "cpu.cfs_period_us", cpu.get("period") or None, "--cpu-period"),
+        *one("cpu", "cpu.cfs_quota_us", cpu.get("quota") or None, bandwidth, cpus),
+        *one("cpu", "cpu.cfs_burst_us", cpu.get("burst"), "cpu burst"),
+        *one("cpu", "cpu.rt_period_us", cpu.get("realtimePeriod") or None, "--cpu-rt-period"),
+        *one("cpu", "cpu.rt_runtime_us", cpu.get("realtimeRuntime") or None, "--cpu-rt-runtime"),
+        *one("cpuset", "cpuset.cpus", cpu.get("cpus") or None, "--cpuset-cpus"),
+        *one("cpuset", "cpuset.mems", cpu.get("mems") or None, "--cpuset-mems"),
+        *one("pids", "pids.max", pids_max(pids.get("limit")), "--pids-limit", pids.get("limit")),
+        *_block(resources.get("blockIO") or {}),
+        *_rest(resources),
+    ]
 
 
-def pids_max(limit: int | None) -> object:
-    return None if limit is None else "max" if limit <= 0 else limit
+def _oom_control(disabled: bool | None) -> list[Setting]:
+    """The file shows three lines (``oom_kill_disable 0`` is the first) and takes one number (memory.rst, OOM Control)."""
+    if disabled is None:
+        return []
+    name, number = "memory.oom_control", str(int(disabled))
+    return [Setting("memory", ((name, number),), "--oom-kill-disable", disabled, bool(disabled), lambda text: text.split()[1])]
 
 
-def order(rows: list[Setting], group: dict[str, str]) -> list[Setting]:
-    """memory.limit may never exceed memsw.limit at any moment, so memsw goes first when memory rises above what memsw is now."""
-    limits = [row for row in rows if row.files[0] in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")]
-    if len(limits) == 2 and "memory" in group:
-        try:
-            now = int(files.read(f"{group['memory']}/memory.memsw.limit_in_bytes"))
-        except OSError:
-            return rows
-        if int(limits[0].value) > now or int(limits[0].value) < 0:
-            return [limits[1], limits[0], *(row for row in rows if row not in limits)]
+_THROTTLE = {  # OCI's key -> (file, Docker's option)
+    "throttleReadBpsDevice": ("blkio.throttle.read_bps_device", "--device-read-bps"),
+    "throttleWriteBpsDevice": ("blkio.throttle.write_bps_device", "--device-write-bps"),
+    "throttleReadIOPSDevice": ("blkio.throttle.read_iops_device", "--device-read-iops"),
+    "throttleWriteIOPSDevice": ("blkio.throttle.write_iops_device", "--device-write-iops"),
+}
+
+
+def _block(block: dict[str, Any]) -> list[Setting]:
+    """BFQ has files of its own from Linux 5.0 on; both take 10..1000 here (runc tries them in this order)."""
+    rows = []
+    weight = block.get("weight") or None
+    if weight is not None:
+        names = ("blkio.bfq.weight", "blkio.weight")
+        rows.append(Setting("blkio", tuple((name, str(weight)) for name in names), "--blkio-weight", weight))
+    rows += one("blkio", "blkio.leaf_weight", block.get("leafWeight") or None, "blockIO leafWeight")
+    for each in block.get("weightDevice") or ():
+        key = device(each)
+        for name, option in (("weight", "--blkio-weight-device"), ("leafWeight", "blockIO leafWeight")):
+            if each.get(name):
+                text = f"{key} {each[name]}"
+                files_of = ("blkio.bfq.weight_device", "blkio.weight_device") if name == "weight" else ("blkio.leaf_weight_device",)
+                choices = tuple((file, text) for file in files_of)
+                rows.append(Setting("blkio", choices, option, text.replace(" ", ":"), True, line(key, f"{key} 0")))
+    for name, (file, option) in _THROTTLE.items():
+        for each in block.get(name) or ():
+            key, rate = device(each), int(each["rate"])  # 0 takes the limit away
+            rows.append(Setting("blkio", ((file, f"{key} {rate}"),), option, f"{key}:{rate}", True, line(key, f"{key} 0")))
     return rows
 
 
-def explain(row: Setting, error: OSError) -> str:
+def _rest(resources: dict[str, Any]) -> list[Setting]:
+    """Huge pages, RDMA, and the marks of network packets."""
+    rows = []
+    for each in resources.get("hugepageLimits") or ():
+        size, limit = each["pageSize"], each["limit"]
+        rows += one("hugetlb", f"hugetlb.{size}.limit_in_bytes", limit, "hugepageLimits", f"{size} {limit}")
+    rows += rdma(resources)
+    network = resources.get("network") or {}
+    rows += one("net_cls", "net_cls.classid", network.get("classID"), "network classID")
+    for each in network.get("priorities") or ():
+        name, text = each["name"], f"{each['name']} {each['priority']}"
+        rows.append(Setting("net_prio", (("net_prio.ifpriomap", text),), "network priorities", text, True, line(name, f"{name} 0")))
+    return rows
+
+
+def ignored(resources: dict[str, Any]) -> list[str]:
+    """What this version cannot do and nobody should fail for, one line each."""
+    memory = resources.get("memory") or {}
+    if memory.get("kernel") is None and memory.get("kernelTCP") is None:
+        return []
+    return ["the kernel memory limit is ignored: Linux counts kernel memory in --memory and has no limit of its own for it since 5.16"]
+
+
+def explain(row: Setting, name: str, error: OSError) -> str:
     """What a refused write means to a user."""
-    name = row.files[-1]
     if error.errno == errno.ENOENT:
         reasons = {
             "memory.memsw.limit_in_bytes": "this kernel does not account swap (boot with swapaccount=1)",
             "blkio.weight": "no block I/O scheduler of this machine has weights (BFQ has)",
+            "blkio.weight_device": "no block I/O scheduler of this machine has weights (BFQ has)",
         }
         return reasons.get(name, f"this kernel has no {name}")
     if error.errno == errno.EBUSY and row.controller == "memory":
         return "more than that is in use already"
+    if error.errno == errno.EINVAL:
+        reasons = {
+            "memory.limit_in_bytes": "memory and swap together have a lower limit: give --memory-swap too",
+            "memory.memsw.limit_in_bytes": "it is memory and swap together, and memory alone has a higher limit",
+            "cpu.rt_runtime_us": "the group above has no budget of realtime processor time",
+        }
+        return reasons.get(name, error.strerror or str(error))
+    if error.errno == errno.ENODEV and row.controller == "blkio":
+        return NO_DISK
     return error.strerror or str(error)
 
 
@@ -201,3 +233,11 @@ def freeze(group: dict[str, str], frozen: bool) -> None:
 
 def is_frozen(group: dict[str, str]) -> bool:
     return files.read(f"{group['freezer']}/freezer.state").strip() == "FROZEN"
+
+
+def is_told_to_freeze(group: dict[str, str]) -> bool:
+    return files.read(f"{group['freezer']}/freezer.self_freezing").strip() == "1"
+
+
+def is_held_from_above(group: dict[str, str]) -> bool:
+    return files.read(f"{group['freezer']}/freezer.parent_freezing").strip() == "1"

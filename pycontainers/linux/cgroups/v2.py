@@ -8,22 +8,25 @@ from typing import Any
 
 from . import files
 from .layout import Tree
-from .v1 import Setting, pids_max, processors, swap_total
+from .settings import NO_DISK, Setting, bandwidth_option, device, line, one, pids_max, rdma, swap_total
 
 _WANTED = {"cpu": "cpu", "cpuset": "cpuset", "io": "blkio", "memory": "memory", "pids": "pids"}  # v2's name -> ours
-_CORE = ("cpuacct", "freezer")  # CPU time and cgroup.freeze need no controller
+_OURS = _WANTED | {"hugetlb": "hugetlb", "rdma": "rdma"}  # the last two are passed on only where a limit of theirs is asked for
+_CORE = ("cpuacct", "freezer", "devices")  # CPU time, cgroup.freeze and programs for devices need no controller
 
 
-def make(tree: Tree, path: str) -> dict[str, str]:
+def make(tree: Tree, path: str, needed: set[str]) -> dict[str, str]:
     """Make the folder, its parents passing every controller on. Returns controller -> why it is missing in the group.
 
+    :param needed: controllers a limit of which is asked for; optional ones are passed on for those alone.
     :raises FileExistsError: the group exists.
     """
     current = tree.base
     parts = path.strip("/").split("/")
+    wanted = _WANTED | {name: ours for name, ours in _OURS.items() if ours in needed}
     missing: dict[str, str] = {}
     for part in parts:
-        missing = _enable(current) | missing
+        missing = _enable(current, wanted, current == tree.base) | missing
         current = f"{current}/{part}"
         try:
             os.mkdir(current, 0o755)
@@ -33,7 +36,7 @@ def make(tree: Tree, path: str) -> dict[str, str]:
     return missing
 
 
-def _enable(folder: str) -> dict[str, str]:
+def _enable(folder: str, wanted: dict[str, str], is_base: bool) -> dict[str, str]:
     """Let the children of ``folder`` have its controllers. Returns controller -> why not.
 
     One write each: a write of several is refused whole when one of them is.
@@ -41,20 +44,60 @@ def _enable(folder: str) -> dict[str, str]:
     missing = {}
     available = files.read(f"{folder}/cgroup.controllers").split()
     enabled = files.read(f"{folder}/cgroup.subtree_control").split()
-    for name, ours in _WANTED.items():
+    for name, ours in wanted.items():
         if name not in available:
             missing[ours] = f"{folder} does not have the {name} controller"
         elif name not in enabled:
             try:
-                files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
+                _pass_on(folder, name, is_base)
             except OSError as error:
                 missing[ours] = _refusal(folder, name, error)
     return missing
 
 
+def _pass_on(folder: str, name: str, is_base: bool) -> None:
+    try:
+        files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
+    except OSError as error:
+        # "No Internal Process Constraint": a group other than the real root has processes, or passes controllers on, never both.
+        if error.errno != errno.EBUSY or not is_base:
+            raise
+        make_room(folder)
+        files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
+
+
+ROOM = "pycontainers-outside"
+
+
+def make_room(folder: str) -> None:
+    """Move the processes of a group that was delegated to us into a leaf below it, so that it can pass controllers on.
+
+    This launcher and the notebook server themselves may be there: in a systemd scope of their own, or at the root of the cgroup namespace
+    of the container in which they run. They lose nothing, since every limit of the group holds for its leaves, and the leaf has none.
+    Processes that fork meanwhile leave children behind: it is done again until none is left.
+
+    :raises OSError: EBUSY when processes are left that this user may not move.
+    """
+    leaf = f"{folder}/{ROOM}"
+    try:
+        os.mkdir(leaf, 0o755)
+    except FileExistsError:
+        pass
+    for _ in range(50):
+        left = [pid for pid in files.pids(folder) if pid > 0]  # 0: outside of this pid namespace
+        moved = 0
+        for pid in left:
+            try:
+                files.write(f"{leaf}/cgroup.procs", pid)
+                moved += 1
+            except OSError as error:
+                moved += error.errno == errno.ESRCH
+        if not moved:
+            break
+
+
 def _refusal(folder: str, name: str, error: OSError) -> str:
     if error.errno == errno.EBUSY:
-        # "No Internal Process Constraint": a group other than the real root has processes, or passes controllers on, never both.
         return (
             f"{folder} cannot pass the {name} controller on while processes sit in it "
             f"(EBUSY; move them: mkdir {folder}/init; xargs -rn1 <{folder}/cgroup.procs >{folder}/init/cgroup.procs)"
@@ -68,7 +111,7 @@ def controllers(folder: str) -> list[str]:
         present = files.read(f"{folder}/cgroup.controllers").split()
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [ours for name, ours in _WANTED.items() if name in present] + list(_CORE)
+    return [ours for name, ours in _OURS.items() if name in present] + list(_CORE)
 
 
 def weight_of_shares(shares: int) -> int:
@@ -92,58 +135,140 @@ def io_weight(weight: int) -> int:
     return 1 + (weight - 10) * 9999 // 990
 
 
-def settings(resources: dict[str, Any]) -> list[Setting]:
-    """What to write, in order. memory.swap.max counts swap alone: Docker's figure less the memory limit."""
-    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
-    blkio, pids = resources.get("blockIO") or {}, resources.get("pids") or {}
-    limit, quota, shares, weight = memory.get("limit"), cpu.get("quota"), cpu.get("shares"), blkio.get("weight")
+def settings(resources: dict[str, Any], group: dict[str, str]) -> list[Setting]:
+    """What to write for the OCI runtime specification's ``linux.resources``. The mirror of v1's.
+
+    :param group: controller -> folder: what a figure needs that depends on what is set now (swap alone, the quota's period).
+    """
+    memory, cpu, pids = resources.get("memory") or {}, resources.get("cpu") or {}, resources.get("pids") or {}
+    limit, shares = memory.get("limit"), cpu.get("shares") or None
     total, asked = swap_total(memory)
-    bandwidth = None if quota is None else f"{'max' if quota < 0 else quota} {cpu.get('period') or 100000}"
-    most, low = pids.get("limit"), memory.get("reservation")
-    table = [
-        Setting("memory", ("memory.max",), _limit(limit), "--memory", limit),
-        Setting("memory", ("memory.swap.max",), _swap(limit, total), "--memory-swap", total, asked),
-        Setting("memory", ("memory.low",), low, "--memory-reservation", low),
-        Setting("cpu", ("cpu.weight",), None if shares is None else weight_of_shares(shares), "--cpu-shares", shares),
-        Setting("cpu", ("cpu.max",), bandwidth, "--cpus", processors(cpu)),
-        Setting("cpuset", ("cpuset.cpus",), cpu.get("cpus"), "--cpuset-cpus", cpu.get("cpus")),
-        Setting("cpuset", ("cpuset.mems",), cpu.get("mems"), "--cpuset-mems", cpu.get("mems")),
-        Setting("pids", ("pids.max",), pids_max(most), "--pids-limit", most),
-        # BFQ's own file takes v1's figures as they are (1..1000); io.weight wants v2's. runc tries BFQ first.
-        Setting("blkio", ("io.bfq.weight", "io.weight"), weight, "--blkio-weight", weight),
+    option, cpus = bandwidth_option(cpu)
+    weight = None if shares is None or cpu.get("idle") == 1 else weight_of_shares(shares)
+    return [
+        *one("memory", "memory.max", _limit(limit), "--memory", limit),
+        *one("memory", "memory.swap.max", _swap(limit, total, group), "--memory-swap", total, asked),
+        *one("memory", "memory.low", memory.get("reservation"), "--memory-reservation"),
+        *one("cpu", "cpu.idle", cpu.get("idle"), "cpu idle"),
+        *one("cpu", "cpu.weight", weight, "--cpu-shares", shares),
+        *one("cpu", "cpu.max", _bandwidth(cpu, group), option, cpus),
+        *one("cpu", "cpu.max.burst", cpu.get("burst"), "cpu burst"),
+        *one("cpuset", "cpuset.cpus", cpu.get("cpus") or None, "--cpuset-cpus"),
+        *one("cpuset", "cpuset.mems", cpu.get("mems") or None, "--cpuset-mems"),
+        *one("pids", "pids.max", pids_max(pids.get("limit")), "--pids-limit", pids.get("limit")),
+        *_block(resources.get("blockIO") or {}),
+        *_rest(resources),
     ]
-    for name, value in (resources.get("unified") or {}).items():
-        table.append(Setting(_WANTED.get(name.partition(".")[0], ""), (name,), value, f"unified {name}", value))
-    return [row for row in table if row.value is not None]
 
 
 def _limit(value: int | None) -> object:
     return None if value is None else "max" if value < 0 else value
 
 
-def _swap(limit: int | None, total: int | None) -> object:
+def _now(group: dict[str, str], controller: str, name: str) -> str:
+    try:
+        return files.read(f"{group[controller]}/{name}").strip()
+    except (KeyError, OSError):
+        return ""
+
+
+def _swap(limit: int | None, total: int | None, group: dict[str, str]) -> object:
+    """memory.swap.max counts swap alone: Docker's figure less the memory limit, the one that is set where none is given."""
     if total is None:
         return None
+    if limit is None:
+        now = _now(group, "memory", "memory.max")
+        limit = int(now) if now.isdigit() else None
     return "max" if total < 0 or limit is None or limit < 0 else max(0, total - limit)
 
 
-def order(rows: list[Setting], group: dict[str, str]) -> list[Setting]:
-    """Swap is counted apart from memory: no order is needed."""
-    return [
-        row._replace(files=("io.weight",), value=f"default {io_weight(int(row.value))}")
-        if row.files[-1] == "io.weight" and not os.path.exists(f"{group.get('blkio')}/io.bfq.weight")
-        else row
-        for row in rows
-    ]
+def _bandwidth(cpu: dict[str, Any], group: dict[str, str]) -> str | None:
+    """``cpu.max`` takes quota and period in one write; the one that is not given stays as it is."""
+    quota, period = cpu.get("quota") or None, cpu.get("period") or None
+    if quota is None and period is None:
+        return None
+    was = (_now(group, "cpu", "cpu.max") or "max 100000").split()
+    return f"{was[0] if quota is None else 'max' if quota < 0 else quota} {period or was[1]}"
 
 
-def explain(row: Setting, error: OSError) -> str:
+_THROTTLE = {  # OCI's key -> (key in io.max, Docker's option)
+    "throttleReadBpsDevice": ("rbps", "--device-read-bps"),
+    "throttleWriteBpsDevice": ("wbps", "--device-write-bps"),
+    "throttleReadIOPSDevice": ("riops", "--device-read-iops"),
+    "throttleWriteIOPSDevice": ("wiops", "--device-write-iops"),
+}
+
+
+def _block(block: dict[str, Any]) -> list[Setting]:
+    """BFQ's own file takes v1's figures as they are (1..1000); io.weight wants v2's. runc tries BFQ first."""
+    rows = []
+    weight = block.get("weight") or None
+    if weight is not None:
+        choices = (("io.bfq.weight", str(weight)), ("io.weight", f"default {io_weight(weight)}"))
+        rows.append(Setting("blkio", choices, "--blkio-weight", weight, True, line("default", "default 100")))
+    for each in block.get("weightDevice") or ():
+        key, of_it = device(each), each.get("weight")
+        if of_it:
+            choices = (("io.bfq.weight", f"{key} {of_it}"), ("io.weight", f"{key} {io_weight(of_it)}"))
+            rows.append(Setting("blkio", choices, "--blkio-weight-device", f"{key}:{of_it}", True, line(key, f"{key} default")))
+    for name, (file, option) in _THROTTLE.items():
+        for each in block.get(name) or ():
+            key, rate = device(each), int(each["rate"])  # 0 takes the limit away, as v1 has it
+            text, unset = f"{key} {file}={rate or 'max'}", f"{key} rbps=max wbps=max riops=max wiops=max"
+            rows.append(Setting("blkio", (("io.max", text),), option, f"{key}:{rate}", True, line(key, unset)))
+    return rows
+
+
+def _rest(resources: dict[str, Any]) -> list[Setting]:
+    """Huge pages, RDMA, and files that are named as they are (``unified``)."""
+    rows = []
+    for each in resources.get("hugepageLimits") or ():
+        size, limit = each["pageSize"], each["limit"]
+        rows += one("hugetlb", f"hugetlb.{size}.max", limit, "hugepageLimits", f"{size} {limit}")
+    rows += rdma(resources)
+    for name, value in (resources.get("unified") or {}).items():
+        if "/" in name:
+            raise ValueError(f"{name!r} is not the name of a file of the group")
+        controller = _OURS.get(name.partition(".")[0], "")
+        for text in str(value).splitlines():  # a file with a line a device takes one of them a write
+            rows.append(Setting(controller, ((name, text),), f"unified {name}", text))
+    return rows
+
+
+def ignored(resources: dict[str, Any]) -> list[str]:
+    """What this version cannot do and nobody should fail for, one line each (dockerd discards the same, with a warning)."""
+    memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
+    block, network = resources.get("blockIO") or {}, resources.get("network") or {}
+    table = (
+        (memory.get("kernel") is not None or memory.get("kernelTCP") is not None, "the kernel memory limit", "it counts in --memory"),
+        (memory.get("swappiness") is not None, "--memory-swappiness", "it is the whole machine's vm.swappiness"),
+        (memory.get("disableOOMKiller"), "--oom-kill-disable", "a group that is out of memory always loses a process"),
+        (cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"), "realtime processor time", "only the root group has realtime processes"),
+        (block.get("leafWeight") or any(each.get("leafWeight") for each in block.get("weightDevice") or ()), "leafWeight", "use weight"),
+        (network.get("classID") is not None or network.get("priorities"), "network marks", "nftables matches a group's path"),
+    )
+    return [f"{name} is ignored: cgroup v2 has none ({why})" for given, name, why in table if given]
+
+
+def check(resources: dict[str, Any], group: dict[str, str]) -> str:
+    """Why ``resources`` should not be set now, or "". v1's kernel refuses a limit below what is in use; v2's kills until it fits,
+    so whoever does not want that says ``checkBeforeUpdate`` (runtime-spec, Memory)."""
+    memory = resources.get("memory") or {}
+    limit, used = memory.get("limit"), _now(group, "memory", "memory.current")
+    if memory.get("checkBeforeUpdate") and limit is not None and used.isdigit() and 0 <= limit < int(used):
+        return f"{used} bytes are in use already"
+    return ""
+
+
+def explain(row: Setting, name: str, error: OSError) -> str:
     if error.errno == errno.ENOENT:
         reasons = {
             "memory.swap.max": "this kernel does not account swap",
             "io.weight": "no block I/O scheduler of this machine has weights (BFQ has)",
         }
-        return reasons.get(row.files[-1], f"this kernel has no {row.files[-1]}")
+        return reasons.get(name, f"this kernel has no {name}")
+    if error.errno == errno.ENODEV and row.controller == "blkio":
+        return NO_DISK
     return error.strerror or str(error)
 
 
@@ -214,3 +339,17 @@ def freeze(group: dict[str, str], frozen: bool) -> None:
 
 def is_frozen(group: dict[str, str]) -> bool:
     return "frozen 1" in files.read(f"{group['freezer']}/cgroup.events")
+
+
+def is_told_to_freeze(group: dict[str, str]) -> bool:
+    return files.read(f"{group['freezer']}/cgroup.freeze").strip() == "1"
+
+
+def is_held_from_above(group: dict[str, str]) -> bool:
+    """The core freezes a whole subtree: cgroup.freeze says what this group was told, of those above only themselves tell."""
+    folder = os.path.dirname(group["freezer"])
+    while os.path.exists(f"{folder}/cgroup.freeze"):  # the root has none
+        if is_told_to_freeze({"freezer": folder}):
+            return True
+        folder = os.path.dirname(folder)
+    return False

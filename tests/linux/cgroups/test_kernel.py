@@ -13,7 +13,7 @@ import pytest
 
 from pycontainers.errors import IsolationError, LimitError, StateError
 from pycontainers.linux import cgroups
-from pycontainers.linux.cgroups import group as group_module
+from pycontainers.linux.cgroups import making
 from pycontainers.linux.cgroups.layout import Tree
 from pycontainers.metrics.sample import Sampler
 
@@ -75,7 +75,7 @@ def test_limits_stand_in_the_kernels_files(group_path: str) -> None:
         for name, value in rows:
             assert Path(group.paths[controller], name).read_text().strip() == str(value), name
     for limit in (300 << 20, 100 << 20):  # raised above the old memsw, then lowered: one order would be refused
-        group.update({"memory": {"limit": limit}})
+        group.update({"memory": {"limit": limit, "swap": 2 * limit}})
         assert Sampler(group).read().memory_limit == limit
 
 
@@ -250,15 +250,15 @@ def test_a_refused_limit_leaves_nothing(group_path: str) -> None:
 
 
 def test_a_refused_folder_leaves_nothing(group_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trees = cgroups.layout().trees
-    make = group_module._make
+    last = [tree for tree in cgroups.layout().trees if not tree.optional][-1]
+    make = making._make
 
-    def refuse(tree: Tree, path: str) -> dict[str, str]:
-        if tree is trees[-1]:
+    def refuse(tree: Tree, path: str, needed: set[str]) -> dict[str, str]:
+        if tree is last:
             raise IsolationError("no", "")
-        return make(tree, path)
+        return make(tree, path, needed)
 
-    monkeypatch.setattr(group_module, "_make", refuse)
+    monkeypatch.setattr(making, "_make", refuse)
     with pytest.raises(IsolationError):
         cgroups.create(group_path, {})
     assert cgroups.open(group_path).paths == {}
