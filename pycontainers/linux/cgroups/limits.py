@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from ...errors import LimitError
@@ -14,6 +15,64 @@ _DIGITS = frozenset("0123456789")
 _MOST = (1 << 63) - 1  # what a control file takes
 _PERIOD = 100_000  # microseconds, the kernel's default for CFS bandwidth
 _CPU_MINIMUM = 0.01  # Docker's: the kernel's smallest quota is 1 ms in 100 ms
+_QUOTA_MINIMUM, _PERIODS = 1000, (1000, 1_000_000)  # microseconds: the kernel's (sched-bwc.rst)
+_RATES = {  # attribute -> (Docker's option, OCI's key)
+    "device_read_bps": ("--device-read-bps", "throttleReadBpsDevice"),
+    "device_write_bps": ("--device-write-bps", "throttleWriteBpsDevice"),
+    "device_read_iops": ("--device-read-iops", "throttleReadIOPSDevice"),
+    "device_write_iops": ("--device-write-iops", "throttleWriteIOPSDevice"),
+}
+
+
+def _rule(allow: bool, access: str, kind: str = "a", major: int | None = None, minor: int | None = None) -> dict[str, Any]:
+    rule = {"allow": allow, "type": kind, "major": major, "minor": minor, "access": access}
+    return {key: value for key, value in rule.items() if value is not None}
+
+
+#: Docker's device rules (moby, oci/defaults; runc, specconv.AllowedDevices): any node may be made (which needs CAP_MKNOD, and gives no
+#: access), and these may be used: null, zero, full, random, urandom, tty, console, ptmx and every pty.
+DEVICE_RULES = [
+    _rule(False, "rwm"),
+    _rule(True, "m", "c"),
+    _rule(True, "m", "b"),
+    *(_rule(True, "rwm", "c", major, minor) for major, minor in ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2))),
+    _rule(True, "rwm", "c", 136),
+]
+#: ``--privileged``
+EVERY_DEVICE = [_rule(True, "rwm")]
+
+
+def parse_device_rate(text: str, option: str = "--device-read-bps") -> tuple[str, int]:
+    """``/dev/sda:1mb`` as (device, bytes a second), or operations a second for the two options that end in ``iops``. 0 is no limit.
+
+    Whether the device is one is for :func:`check_resources`.
+
+    :raises LimitError: no path, no rate.
+    """
+    counts = option.endswith("iops")
+    path, colon, rate = text.rpartition(":")
+    example = f"for example /dev/sda:{'1000' if counts else '1mb'}"
+    if not colon or not path.startswith("/"):
+        raise LimitError(f"{option} {text!r} is not DEVICE:RATE", example)
+    if counts:
+        if not rate or not _DIGITS.issuperset(rate) or int(rate) > _MOST:
+            raise LimitError(f"{option} {text!r}: {rate!r} is not a number of operations a second", example)
+        return path, int(rate)
+    size = parse_size(rate, f"{option} {path}:")
+    if size < 0:
+        raise LimitError(f"{option} {text!r} is negative", example)
+    return path, size
+
+
+def parse_device_rule(text: str, option: str = "--device-cgroup-rule") -> dict[str, Any]:
+    """``c 42:* rmw`` as an OCI device rule: type (a, b, c), major:minor (``*`` is any), access. :raises LimitError:"""
+    fields = text.split()
+    numbers = fields[1].split(":") if len(fields) == 3 else []
+    good = len(numbers) == 2 and all(n == "*" or (n and _DIGITS.issuperset(n) and len(n) < 10) for n in numbers)
+    if not good or fields[0] not in ("a", "b", "c") or not set(fields[2]) <= set("rwm"):
+        raise LimitError(f"{option} {text!r} is not a rule for devices", "for example 'c 42:* rmw'")
+    major, minor = (None if number == "*" else int(number) for number in numbers)
+    return _rule(True, "".join(access for access in "rwm" if access in fields[2]), fields[0], major, minor)
 
 
 def parse_size(text: str | int, option: str = "--memory") -> int:
@@ -72,11 +131,20 @@ def _index(text: str) -> int:
 
 def online(path: str = "/sys/devices/system/cpu/online") -> list[int]:
     """The processors of this machine. Not this process's affinity: the notebook may be pinned, its containers need not be."""
+    return _listed(path) or sorted(os.sched_getaffinity(0))
+
+
+def nodes(path: str = "/sys/devices/system/node/online") -> list[int]:
+    """The memory nodes (NUMA) of this machine."""
+    return _listed(path) or [0]
+
+
+def _listed(path: str) -> list[int]:
     try:
         with open(path, encoding="ascii") as file:
             return parse_cpuset(file.read().strip())
     except (OSError, LimitError):
-        return sorted(os.sched_getaffinity(0))
+        return []
 
 
 def swap_accounting() -> bool:
@@ -99,21 +167,53 @@ def check_resources(resources: Any) -> None:
         raise LimitError(f"--pids-limit {resources.pids_limit} makes no sense", "a positive number, or -1 for no limit")
     if resources.blkio_weight is not None and not 10 <= resources.blkio_weight <= 1000:
         raise LimitError(f"--blkio-weight {resources.blkio_weight} is out of range", "from 10 to 1000; 500 is the default")
+    for name, (option, _) in _RATES.items():
+        for path, _rate in getattr(resources, name):
+            _disk(path, option)
+
+
+def _disk(path: str, option: str) -> tuple[int, int]:
+    """The numbers of a disk. The kernel limits whole disks: a partition is a part of its queue."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise LimitError(f"{option} {path}: {error.strerror}", "`lsblk -p` lists the disks of this machine") from None
+    if not stat.S_ISBLK(found.st_mode):
+        raise LimitError(f"{option} {path} is not a block device", "`lsblk -p` lists the disks of this machine")
+    numbers = os.major(found.st_rdev), os.minor(found.st_rdev)
+    if os.path.exists(f"/sys/dev/block/{numbers[0]}:{numbers[1]}/partition"):
+        raise LimitError(f"{option} {path} is a partition: the kernel limits whole disks", f"the disk that {path} is on")
+    return numbers
+
+
+def _check_quota(resources: Any) -> None:
+    period, quota = resources.cpu_period, resources.cpu_quota
+    if resources.cpus is not None and (period is not None or quota is not None):
+        raise LimitError("--cpus says the same as --cpu-period and --cpu-quota", "give --cpus, or the other two")
+    if period is not None and not _PERIODS[0] <= period <= _PERIODS[1]:
+        raise LimitError(f"--cpu-period {period} is out of range", "from 1000 to 1000000 microseconds; 100000 is the default")
+    if quota is not None and quota != -1 and quota < _QUOTA_MINIMUM:
+        raise LimitError(f"--cpu-quota {quota} is too little", "at least 1000 microseconds, or -1 for no limit")
 
 
 def _check_cpu(resources: Any) -> None:
+    _check_quota(resources)
     here = online()
     if resources.cpus is not None and not _CPU_MINIMUM <= resources.cpus <= len(here):
         count = f"{len(here)} processor{'s' * (len(here) > 1)}"
         raise LimitError(f"--cpus {resources.cpus:g} is out of range: this machine has {count}", f"from {_CPU_MINIMUM} to {len(here)}")
     if resources.cpu_shares is not None and not 2 <= resources.cpu_shares <= 262144:
         raise LimitError(f"--cpu-shares {resources.cpu_shares} is out of range", "from 2 to 262144; 1024 is the default")
-    if resources.cpuset_cpus is not None:
-        absent = [cpu for cpu in parse_cpuset(resources.cpuset_cpus) if cpu not in here]
-        if absent:
-            raise LimitError(
-                f"--cpuset-cpus {resources.cpuset_cpus}: this machine has no processor {absent[0]}", f"it has {','.join(map(str, here))}"
-            )
+    _check_list(resources.cpuset_cpus, here, "--cpuset-cpus", "processor")
+    _check_list(resources.cpuset_mems, nodes(), "--cpuset-mems", "memory node")
+
+
+def _check_list(text: str | None, here: list[int], option: str, what: str) -> None:
+    if text is None:
+        return
+    absent = [number for number in parse_cpuset(text, option) if number not in here]
+    if absent:
+        raise LimitError(f"{option} {text}: this machine has no {what} {absent[0]}", f"it has {','.join(map(str, here))}")
 
 
 def _check_memory(resources: Any) -> None:
@@ -135,6 +235,9 @@ def _check_memory(resources: Any) -> None:
         raise LimitError(
             f"--memory-swap {swap} cannot be set: this kernel does not account swap", "boot with swapaccount=1, or leave it out"
         )
+    swappiness = resources.memory_swappiness
+    if swappiness is not None and not 0 <= swappiness <= 100:
+        raise LimitError(f"--memory-swappiness {swappiness} is out of range", "from 0 to 100")
     if soft is not None and soft < 0:
         raise LimitError(f"--memory-reservation {soft} is negative", "a size below --memory")
     if soft is not None and memory is not None and soft > memory:
@@ -146,11 +249,20 @@ def to_oci(resources: Any) -> dict[str, Any]:
 
     With a memory limit and no swap limit, memory and swap together are twice the limit, as Docker says; it is written here so that
     other runtimes do the same, and a kernel that does not account swap leaves it out.
+
+    :raises LimitError: a device is none any more.
     """
-    memory = {"limit": resources.memory, "swap": resources.memory_swap, "reservation": resources.memory_reservation}
+    memory = {
+        "limit": resources.memory,
+        "swap": resources.memory_swap,
+        "reservation": resources.memory_reservation,
+        "swappiness": resources.memory_swappiness,
+        "disableOOMKiller": resources.oom_kill_disable,
+    }
     if resources.memory is not None and resources.memory_swap is None and swap_accounting():
         memory["swap"] = 2 * resources.memory
-    cpu = {"shares": resources.cpu_shares, "cpus": resources.cpuset_cpus}
+    cpu = {"shares": resources.cpu_shares, "cpus": resources.cpuset_cpus, "mems": resources.cpuset_mems}
+    cpu |= {"quota": resources.cpu_quota, "period": resources.cpu_period}
     if resources.cpus is not None:
         # Rounded, not cut: 0.29 * 100000 is 28999.999…
         cpu |= {"quota": round(resources.cpus * _PERIOD), "period": _PERIOD}
@@ -158,7 +270,60 @@ def to_oci(resources: Any) -> dict[str, Any]:
         "memory": memory,
         "cpu": cpu,
         "pids": {"limit": resources.pids_limit},
-        "blockIO": {"weight": resources.blkio_weight},
+        "blockIO": {"weight": resources.blkio_weight} | _rates(resources),
     }
     given = {name: {key: value for key, value in part.items() if value is not None} for name, part in table.items()}
     return {name: part for name, part in given.items() if part}
+
+
+def _rates(resources: Any) -> dict[str, Any]:
+    found = {}
+    for name, (option, key) in _RATES.items():
+        disks = [(*_disk(path, option), rate) for path, rate in getattr(resources, name)]
+        if disks:
+            found[key] = [{"major": major, "minor": minor, "rate": rate} for major, minor, rate in disks]
+    return found
+
+
+def merged(old: Any, new: Any) -> Any:
+    """What ``update`` makes of a container's resources: those named in ``new`` replace those of ``old``.
+
+    ``--cpus`` and the pair ``--cpu-period``, ``--cpu-quota`` say the same: the newer form replaces the older. Swap that nobody limited
+    stays twice the memory. The result is for :func:`check_resources`.
+    """
+    given = {name: value for name, value in vars(new).items() if value is not None and value != ()}
+    values = vars(old) | given
+    if "cpus" in given:
+        values |= {"cpu_period": None, "cpu_quota": None}
+    elif "cpu_period" in given or "cpu_quota" in given:
+        values["cpus"] = None
+    return type(old)(**values)
+
+
+def to_rlimits(resources: dict[str, Any], why: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Where no group can be made: what setrlimit(2) can do instead, and in which way each limit is weaker, one line each.
+
+    :param resources: OCI ``linux.resources``. :param why: why there is no group, "no cgroup was delegated to uid 1000".
+    :returns: OCI ``process.rlimits`` and notes.
+    """
+    memory, cpu, block = resources.get("memory") or {}, resources.get("cpu") or {}, resources.get("blockIO") or {}
+    rlimits, notes = [], []
+    limit, most = memory.get("limit"), (resources.get("pids") or {}).get("limit")
+    if limit is not None and limit > 0:
+        rlimits.append({"type": "RLIMIT_AS", "soft": limit, "hard": limit})
+        notes.append(f"--memory holds for the address space of each process, not for all together (RLIMIT_AS): {why}")
+    if most is not None and most > 0:
+        rlimits.append({"type": "RLIMIT_NPROC", "soft": most, "hard": most})
+        notes.append(f"--pids-limit counts every process of this user in the same user namespace (RLIMIT_NPROC): {why}")
+    table = {
+        "--memory-swap": memory.get("swap") if limit is None or memory.get("swap") != 2 * limit else None,
+        "--memory-reservation": memory.get("reservation"),
+        "--cpus": cpu.get("quota"),
+        "--cpu-shares": cpu.get("shares"),
+        "--cpuset-cpus": cpu.get("cpus"),
+        "--cpuset-mems": cpu.get("mems"),
+        "--blkio-weight": block.get("weight"),
+    }
+    table |= {option: block.get(key) for option, key in _RATES.values()}
+    notes += [f"{option} is not limited: {why}" for option, value in table.items() if value]
+    return rlimits, notes

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pycontainers.errors import LimitError
-from pycontainers.linux.cgroups import limits
-from pycontainers.linux.cgroups.limits import check_resources, parse_cpus, parse_cpuset, parse_size, to_oci
+from pycontainers.linux.cgroups import devices, limits
+from pycontainers.linux.cgroups.limits import (
+    DEVICE_RULES,
+    EVERY_DEVICE,
+    check_resources,
+    merged,
+    parse_cpus,
+    parse_cpuset,
+    parse_device_rate,
+    parse_device_rule,
+    parse_size,
+    to_oci,
+    to_rlimits,
+)
 from pycontainers.protocol import Resources
 
 SCALE = {
@@ -99,6 +113,13 @@ def test_no_cpusets(text: str) -> None:
         (Resources(cpu_shares=1), "--cpu-shares 1 is", "from 2 to 262144"),
         (Resources(cpu_shares=262145), "--cpu-shares 262145", "from 2 to 262144"),
         (Resources(cpuset_cpus="0,7"), "--cpuset-cpus 0,7: this machine has no processor 7", "it has 0,1,2,3"),
+        (Resources(cpuset_mems="0,99"), "--cpuset-mems 0,99: this machine has no memory node 99", "it has 0"),
+        (Resources(memory_swappiness=101), "--memory-swappiness 101 is out of range", "from 0 to 100"),
+        (Resources(cpus=1, cpu_quota=5000), "--cpus says the same", "or the other two"),
+        (Resources(cpu_period=999), "--cpu-period 999 is out of range", "from 1000 to 1000000"),
+        (Resources(cpu_quota=999), "--cpu-quota 999 is too little", "-1 for no limit"),
+        (Resources(device_read_bps=(("/dev/none", 5),)), "--device-read-bps /dev/none: No such file", "lsblk"),
+        (Resources(device_write_iops=(("/dev/null", 5),)), "--device-write-iops /dev/null is not a block device", "lsblk"),
         (Resources(pids_limit=0), "--pids-limit 0", "positive"),
         (Resources(pids_limit=-2), "--pids-limit -2", "-1 for no limit"),
         (Resources(blkio_weight=9), "--blkio-weight 9 is", "from 10 to 1000"),
@@ -142,6 +163,89 @@ def test_oci() -> None:
         "pids": {"limit": 20},
         "blockIO": {"weight": 500},
     }
+
+
+def test_oci_of_the_rest() -> None:
+    found = to_oci(Resources(memory_swappiness=0, oom_kill_disable=True, cpu_period=50000, cpu_quota=-1, cpuset_mems="0"))
+    assert found == {
+        "memory": {"swappiness": 0, "disableOOMKiller": True},
+        "cpu": {"period": 50000, "quota": -1, "mems": "0"},
+    }
+
+
+@pytest.mark.root
+def test_oci_of_device_rates(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    os.mknod(disk, 0o600 | stat.S_IFBLK, os.makedev(7, 200))  # a loop device that nobody opens
+    rates = ((str(disk), 1 << 20),)
+    found = to_oci(Resources(device_read_bps=rates, device_write_iops=((str(disk), 20),)))
+    assert found["blockIO"] == {
+        "throttleReadBpsDevice": [{"major": 7, "minor": 200, "rate": 1 << 20}],
+        "throttleWriteIOPSDevice": [{"major": 7, "minor": 200, "rate": 20}],
+    }
+    check_resources(Resources(device_read_bps=rates))
+
+
+@pytest.mark.parametrize(
+    ("text", "option", "rate"),
+    [
+        ("/dev/sda:1mb", "--device-read-bps", ("/dev/sda", 1 << 20)),
+        ("/dev/disk/by-path/a:b:0", "--device-write-bps", ("/dev/disk/by-path/a:b", 0)),
+        ("/dev/sda:1000", "--device-read-iops", ("/dev/sda", 1000)),
+    ],
+)
+def test_device_rates(text: str, option: str, rate: tuple[str, int]) -> None:
+    assert parse_device_rate(text, option) == rate
+
+
+@given(st.text(max_size=14), st.sampled_from(["--device-read-bps", "--device-write-iops"]))
+def test_any_text_is_a_rate_or_a_limit_error(text: str, option: str) -> None:
+    for given_text in (text, f"/dev/sda:{text}"):
+        try:
+            path, rate = parse_device_rate(given_text, option)
+            assert path.startswith("/") and 0 <= rate < 1 << 63
+        except LimitError as error:
+            assert error.hint and option in error.message and "\n" not in error.message
+
+
+@pytest.mark.parametrize("text", ["", "/dev/sda", "sda:1mb", "/dev/sda:", "/dev/sda:-1", "/dev/sda:1x"])
+def test_no_device_rates(text: str) -> None:
+    with pytest.raises(LimitError, match="--device-write-bps"):
+        parse_device_rate(text, "--device-write-bps")
+
+
+def test_device_rules() -> None:
+    assert parse_device_rule("c 42:* rmw") == {"allow": True, "type": "c", "major": 42, "access": "rwm"}
+    assert parse_device_rule("a *:* m") == {"allow": True, "type": "a", "access": "m"}
+    assert devices.rules({"devices": [*DEVICE_RULES, *EVERY_DEVICE]})
+
+
+@pytest.mark.parametrize("text", ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c 1:x r", "c 1:3 x", "c 1:-3 r", "c 1:3 r w", "c 1:99999999999 r"])
+def test_no_device_rules(text: str) -> None:
+    with pytest.raises(LimitError, match="--device-cgroup-rule"):
+        parse_device_rule(text)
+
+
+def test_update_keeps_what_is_not_named() -> None:
+    old = Resources(memory=64 << 20, cpus=0.5, pids_limit=9)
+    assert merged(old, Resources(memory=96 << 20)) == Resources(memory=96 << 20, cpus=0.5, pids_limit=9)
+    assert to_oci(merged(old, Resources(memory=96 << 20)))["memory"]["swap"] == 192 << 20
+    by_quota = merged(old, Resources(cpu_quota=20000))
+    assert (by_quota.cpus, by_quota.cpu_quota) == (None, 20000)
+    check_resources(merged(by_quota, Resources(cpus=1)))
+
+
+def test_rlimits_where_there_is_no_group() -> None:
+    full = to_oci(Resources(64 << 20, None, 32 << 20, 0.5, 512, "0-1", 20, 500))
+    rlimits, notes = to_rlimits(full, "no cgroup was delegated")
+    assert rlimits == [
+        {"type": "RLIMIT_AS", "soft": 64 << 20, "hard": 64 << 20},
+        {"type": "RLIMIT_NPROC", "soft": 20, "hard": 20},
+    ]
+    options = {note.split()[0] for note in notes}
+    assert options == {"--memory", "--pids-limit", "--memory-reservation", "--cpus", "--cpu-shares", "--cpuset-cpus", "--blkio-weight"}
+    assert all(note.endswith(": no cgroup was delegated") for note in notes)
+    assert to_rlimits({}, "") == ([], []) == to_rlimits({"memory": {"limit": -1}, "pids": {"limit": -1}}, "")
 
 
 def test_online_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
