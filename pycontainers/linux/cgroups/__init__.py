@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .delegation import Delegation, delegation
 from .group import Group, enter
 from .layout import Layout, layout
 from .making import check, create, open
 
-__all__ = ["Group", "Layout", "check", "create", "enter", "layout", "open"]
+__all__ = ["Delegation", "Group", "Layout", "check", "create", "delegation", "enter", "layout", "open"]
