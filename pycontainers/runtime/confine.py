@@ -82,7 +82,11 @@ def enter_cwd(path: str) -> None:
         os.chdir(path)
     except OSError as error:
         raise ContainersError(f"working directory {path}: {error.strerror}", "choose another with -w, or another --user") from None
-    if not os.getcwd().startswith("/"):
+    try:
+        inside = os.getcwd().startswith("/")
+    except OSError:
+        inside = False  # glibc looks for the name itself where the kernel says "(unreachable)", and finds none
+    if not inside:
         raise ContainersError(f"working directory {path} lies outside the container", "choose another with -w")
 
 

@@ -255,8 +255,11 @@ def _filesystem(fd: int) -> int:
 def _open_exact(path: str) -> int | None:
     try:
         return mounts.openat2(syscalls.AT_FDCWD, path, os.O_PATH, mounts.RESOLVE_NO_SYMLINKS)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None  # not on this kernel
+    except OSError as error:
+        # A link in the place of what must be hidden or frozen: passing over it would leave it open (CVE-2019-19921).
+        raise IsolationError(f"{path} cannot be hidden or frozen: it is a link in the container ({error.strerror})", "") from None
 
 
 def _freeze(path: str) -> None:

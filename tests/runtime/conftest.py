@@ -14,6 +14,7 @@ import pytest
 from pycontainers.engines.native import NativeEngine
 from pycontainers.linux import process, sockets
 from pycontainers.paths import Paths
+from pycontainers.protocol import ContainerConfig, ExecConfig
 from pycontainers.runtime import client
 
 Weaken = Callable[..., NativeEngine]
@@ -90,3 +91,39 @@ def image_with(engine: NativeEngine) -> Iterator[Callable[..., str]]:
             engine.remove(info.id, force=True)
     for name in made:
         engine.remove_image(name, force=True)
+
+
+@pytest.fixture
+def output() -> Callable[..., str]:
+    """``output(engine, *command, image="host", **config)``: what a container printed, stdout and stderr together."""
+
+    def run(engine: NativeEngine, *command: str, image: str = "host", network: str = "none", **config: Any) -> str:
+        collected = bytearray()
+        asked = ContainerConfig(image, command, network=network, auto_remove=True, **config)
+        engine.run(asked, None, lambda stream, data: collected.extend(data))
+        return collected.decode("utf-8", "replace")
+
+    return run
+
+
+@pytest.fixture
+def running() -> Callable[..., str]:
+    """``running(engine, *command, …)``: the id of a container that was started; ``engine`` must live on to remove it."""
+
+    def start(engine: NativeEngine, *command: str, image: str = "host", network: str = "none", **config: Any) -> str:
+        asked = ContainerConfig(image, command or ("sleep", "100"), network=network, **config)
+        return engine.start(engine.create(asked).id).id
+
+    return start
+
+
+@pytest.fixture
+def execute() -> Callable[..., str]:
+    """``execute(engine, container, *command, …)``: what an exec printed."""
+
+    def run(engine: NativeEngine, container: str, *command: str, **config: Any) -> str:
+        collected = bytearray()
+        engine.exec(container, ExecConfig(command, **config), None, lambda stream, data: collected.extend(data))
+        return collected.decode("utf-8", "replace")
+
+    return run

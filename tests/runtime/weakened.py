@@ -7,6 +7,7 @@ against the real one. Run as ``python -I -S weakened.py PACKAGE HOME RUN NAME...
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -31,6 +32,21 @@ def link_check() -> None:
     from pycontainers.runtime import init
 
     replace(init, "_refuse_link", lambda root, target: None)
+
+
+def exact_paths() -> None:
+    """A path to be masked or frozen that leads through a link is passed over."""
+    from pycontainers.runtime import init
+
+    original = init._open_exact
+
+    def passed_over(path: str) -> int | None:
+        try:
+            return original(path)
+        except Exception:
+            return None
+
+    replace(init, "_open_exact", passed_over)
 
 
 def volumes_in_proc() -> None:
@@ -201,7 +217,8 @@ def loaded_codecs() -> None:
     original = users.read_in_root
 
     def read(path: str) -> str:
-        b"".decode("cp037")
+        with contextlib.suppress(LookupError):
+            b"x".decode("cp037")
         return original(path)
 
     resolve = users.resolve
