@@ -21,6 +21,7 @@ from ..runtime import client, isolation, recover, state
 from ..runtime.spec import Facts, command_of, oci_spec
 from . import naming
 from .folders import STEP
+from .keeping import keeping
 
 NETWORKS = ("bridge", "none", "host")
 _NO_USER_NAMESPACE = ("user namespace", "ID-mapped overlay (Linux 5.19)", "proc in a user namespace")
@@ -218,6 +219,7 @@ def _record(
         "stop_signal": config.stop_signal or image_config.get("StopSignal") or "SIGTERM",
         "notebook": os.environ.get("JPY_SESSION_NAME", ""),
         "notes": notes,
+        **keeping(config, image_config),
         # whose packages the network helper needs; a supervisor may have to start it when no notebook is there
         "python": sys.executable,
     }
