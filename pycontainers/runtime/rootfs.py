@@ -142,16 +142,21 @@ def _mount_overlay(target: str, options: str, spec: dict[str, Any], userns: int 
     overlayfs keeps the mounter's credentials for its work in the upper layer. Under an ID map uid 0 has no place there, and the
     overlay would silently come up read-only: so fsuid and fsgid become the mapped root for this one call. setfsuid(2) drops the
     file-access capabilities from the effective set, and they are needed: they are raised again.
+
+    Device nodes in it do not open: a layer may hold the host's disk, for anybody to read. Nobody inside could make a node that
+    would, but for the host's own root with CAP_MKNOD, who asked for it.
     """
+    bounding = spec["process"].get("capabilities", {}).get("bounding") or []
+    flags = 0 if userns is None and "CAP_MKNOD" in bounding else mounts.MS_NODEV
     if userns is None:
-        mounts.mount("overlay", target, "overlay", 0, options)
+        mounts.mount("overlay", target, "overlay", flags, options)
         return
     uid, gid = (spec["linux"][kind][0]["hostID"] for kind in ("uidMappings", "gidMappings"))
     permitted = capabilities.permitted_mask()
     syscalls.setfsid(uid, gid)
     try:
         capabilities.set_caps(permitted, permitted)
-        mounts.mount("overlay", target, "overlay", 0, options)
+        mounts.mount("overlay", target, "overlay", flags, options)
     finally:
         syscalls.setfsid(0, 0)
         capabilities.set_caps(permitted, permitted)

@@ -246,6 +246,13 @@ def read_only_cgroups() -> None:
     replace(init.Init, "_cgroup", cgroup)
 
 
+def nodev() -> None:
+    """Device nodes of an image's layers open."""
+    from pycontainers.linux import mounts
+
+    replace(mounts, "MS_NODEV", 0)
+
+
 def masks() -> None:
     """Nothing is masked or made read-only."""
     from pycontainers.runtime import init
