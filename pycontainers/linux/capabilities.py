@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-from .syscalls import PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAPBSET_DROP, prctl, syscall
+from .syscalls import PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, PR_CAP_AMBIENT_RAISE, PR_CAPBSET_DROP, prctl, syscall
 
 NAMES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST "
@@ -73,6 +73,13 @@ def clear_ambient() -> None:
         prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:
         pass  # before Linux 4.3 there is no ambient set to clear
+
+
+def raise_ambient(mask: int) -> None:
+    """Raise each of ``mask``, which must be permitted and inheritable (capabilities(7)): it stays over execve of a plain program."""
+    for number in range(mask.bit_length()):
+        if mask >> number & 1:
+            prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number)
 
 
 def permitted_mask() -> int:

@@ -22,6 +22,9 @@ _OLD_NUMBERS = {  # name: (x86_64, aarch64)
     "capget": (125, 90),
     "capset": (126, 91),
     "clone": (56, 220),
+    "ioprio_set": (251, 30),
+    "sched_setattr": (314, 274),
+    "personality": (135, 92),
     "bpf": (321, 280),
 }
 _COLUMN = {"x86_64": 0, "aarch64": 1}.get(MACHINE, 0)
@@ -39,7 +42,7 @@ NUMBER = {name: pair[_COLUMN] for name, pair in _OLD_NUMBERS.items()} | {
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_CAPBSET_DROP = 1, 4, 8, 24
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 15, 36, 38, 47
-PR_CAP_AMBIENT_CLEAR_ALL = 4
+PR_CAP_AMBIENT_RAISE, PR_CAP_AMBIENT_CLEAR_ALL = 2, 4
 AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE, AT_SYMLINK_NOFOLLOW = -100, 0x1000, 0x8000, 0x100
 
 

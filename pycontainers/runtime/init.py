@@ -6,7 +6,7 @@ codec and no name service. Whatever fails is reported through ``channel`` and th
 
 from __future__ import annotations
 
-import ctypes
+import array
 import fcntl
 import json
 import os
@@ -14,11 +14,13 @@ import signal
 import socket
 import stat
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import ContainersError, IsolationError
-from ..linux import mounts, namespaces, syscalls
+from ..linux import mounts, namespaces, pty, syscalls
 from ..linux.cgroups import enter
+from ..linux.mount_options import Options
 from . import defaults
 from .confine import Confinement, become, only_descriptor
 from .rootfs import Outside
@@ -55,6 +57,7 @@ class Init:
         self.stdio = stdio
         self.cgroups = cgroups  # [(name of the mount under /sys/fs/cgroup, v1 controllers or "" for v2)]
         self.entrances = entrances  # v1 cgroups to step into
+        self.kinds = {n["type"]: n.get("path") or "" for n in spec["linux"]["namespaces"]}  # "" is a new one
         self.frozen: list[int] = []  # file systems of a read-only root
         self.made: list[str] = []  # mount points that had to be made in the image
 
@@ -67,8 +70,9 @@ class Init:
             self._session()
             self._build()
             self._enter()
+            console = self._console()
             self._finish_mounts()
-            self._tell(json.dumps({"made": self.made}).encode())
+            self._tell(json.dumps({"made": self.made}).encode(), console)
             self._await(b"2")  # 2: network is up
             self._sysctls()
             self._read_only()
@@ -90,8 +94,15 @@ class Init:
         if os.read(self.channel, 1) != step:
             os._exit(125)  # the supervisor is gone: nobody would read our exit
 
-    def _tell(self, message: bytes) -> None:
-        os.write(self.channel, message + b"\n")
+    def _tell(self, message: bytes, fds: Sequence[int] = ()) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=self.channel)
+        try:
+            channel.sendmsg([message + b"\n"], rights)
+        finally:
+            channel.detach()
+            for fd in fds:
+                os.close(fd)
 
     def _report(self, kind: str, message: str, hint: str) -> None:
         try:
@@ -102,7 +113,7 @@ class Init:
     # -- the steps
 
     def _become_root(self) -> None:
-        if self.spec["linux"].get("uidMappings"):
+        if "user" in self.kinds:
             os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
@@ -117,14 +128,20 @@ class Init:
         for number, fd in enumerate(self.stdio):
             os.dup2(fd, number, inheritable=True)
         syscalls.new_session_keyring("_ses." + self.spec["linux"]["cgroupsPath"].rpartition("/")[2][:12])
-        if any(n["type"] == "cgroup" for n in self.spec["linux"]["namespaces"]):
+        if self._is_new("cgroup"):
             # Only now, inside its cgroup: the namespace's root is the cgroup in which it is unshared (cgroup_namespaces(7)).
             namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-        if any(n["type"] == "network" for n in self.spec["linux"]["namespaces"]):
+        if self._is_new("network"):
             _loopback_up()
-        syscalls.sethostname(self.spec["hostname"])
-        if self.spec.get("domainname"):
-            syscalls.setdomainname(self.spec["domainname"])
+        if self._is_new("uts"):
+            if self.spec.get("hostname"):
+                syscalls.sethostname(self.spec["hostname"])
+            if self.spec.get("domainname"):
+                syscalls.setdomainname(self.spec["domainname"])
+
+    def _is_new(self, kind: str) -> bool:
+        """A namespace made for this container: not one that is joined, and not the host's."""
+        return self.kinds.get(kind) == ""
 
     def _build(self) -> None:
         """Place the root on the working directory (the supervisor left us in an empty folder of ours), then all mounts."""
@@ -138,15 +155,15 @@ class Init:
             self._mount(index, mount)
 
     def _mount(self, index: int, mount: dict[str, Any]) -> None:
-        root, target, kind = self.outside.root, mount["destination"], mount["type"]
-        bits, options = mounts.attributes_of(mount.get("options") or [])
+        root, target, kind = self.outside.root, mount["destination"], mount.get("type") or ""
+        options = Options(mount.get("options") or [])
         bound = self.outside.binds.get(index)
         directory = bound is None or stat.S_ISDIR(os.fstat(bound).st_mode)
         if kind in ("proc", "sysfs") or target == "/dev":
             _refuse_link(root, target)
         place = mounts.make_in_root(root, target, directory=directory, made=self.made)
         try:
-            if kind not in ("proc", "sysfs") and _filesystem(place) == _PROC_SUPER_MAGIC:
+            if kind not in ("proc", "sysfs") and mounts.filesystem(place) == _PROC_SUPER_MAGIC:
                 # A mount inside /proc redirects what we write there (CVE-2019-16884, CVE-2023-27561).
                 raise IsolationError(f"mount on {target} lies inside /proc", "choose another target")
             if bound is not None:
@@ -154,7 +171,7 @@ class Init:
             elif kind == "cgroup":
                 self._cgroup(place)
             else:
-                with_fd = mounts.new_mount(kind, options, bits, mount.get("source", ""))
+                with_fd = mounts.new_mount(kind, options.data, options.set, mount.get("source", ""))
                 mounts.move_mount(with_fd, place)
                 if target == "/dev":
                     self._devices(with_fd)
@@ -199,6 +216,25 @@ class Init:
         os.fchdir(self.outside.root)
         mounts.pivot_root_here()
 
+    def _console(self) -> list[int]:
+        """With ``process.terminal``: a terminal of the container's own devpts as stdio and controlling terminal; [its master]."""
+        process = self.spec["process"]
+        if not process.get("terminal"):
+            return []
+        try:
+            master, terminal = pty.open_inside()
+        except OSError as error:
+            raise IsolationError(f"process.terminal: {error.strerror}", "the container needs a devpts on /dev/pts") from None
+        size = process.get("consoleSize") or {}
+        if size.get("height") and size.get("width"):
+            pty.resize(terminal, size["height"], size["width"])
+        _bind_console(terminal)
+        pty.make_controlling(terminal)
+        for number in (0, 1, 2):
+            os.dup2(terminal, number, inheritable=True)
+        os.close(terminal)
+        return [master]
+
     def _finish_mounts(self) -> None:
         """Everything that images, volumes and we ourselves put in place is there: now hide and freeze parts of it."""
         linux = self.spec["linux"]
@@ -232,6 +268,25 @@ def _loopback_up() -> None:
         fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
+def _bind_console(terminal: int) -> None:
+    """The terminal as /dev/console too: what is bound is our descriptor and not a path under /dev/pts, and what it is bound on is no
+    link (CVE-2025-52565).
+    """
+    try:
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
+    place = mounts.openat2(syscalls.AT_FDCWD, "/dev/console", os.O_PATH | os.O_NOFOLLOW, mounts.RESOLVE_NO_SYMLINKS)
+    try:
+        if stat.S_ISLNK(os.fstat(place).st_mode):
+            raise IsolationError("/dev/console is a link in the image", "an image must have a file there, or nothing")
+        tree = mounts.open_tree("", at=terminal)
+        mounts.move_mount(tree, place)
+        os.close(tree)
+    finally:
+        os.close(place)
+
+
 def _refuse_link(root: int, target: str) -> None:
     """/proc, /sys and /dev must be folders of the image (CVE-2019-19921; CVE-2026-41579 for /dev), or not there at all."""
     try:
@@ -242,14 +297,6 @@ def _refuse_link(root: int, target: str) -> None:
         raise IsolationError(
             f"{target} is a link in the image ({error.strerror})", "an image must have a folder there, or nothing"
         ) from None
-
-
-def _filesystem(fd: int) -> int:
-    """f_type of struct statfs: its first word."""
-    buffer = (ctypes.c_long * 32)()
-    if syscalls.libc.fstatfs(fd, ctypes.byref(buffer)) < 0:
-        raise syscalls.fail("fstatfs")
-    return int(buffer[0])
 
 
 def _open_exact(path: str) -> int | None:

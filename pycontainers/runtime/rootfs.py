@@ -13,10 +13,13 @@ from typing import Any
 
 from ..errors import IsolationError
 from ..linux import capabilities, mounts, namespaces, syscalls
+from ..linux.mount_options import Options
 from . import defaults
 
 #: Layers of an overlay are given as one option string, which mount(2) limits to a page.
 _OPTION_LIMIT = 4095
+#: file system -> the namespace that it shows
+_OWNED = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
 
 
 class Outside:
@@ -59,8 +62,11 @@ def prepare(spec: dict[str, Any], rootfs: dict[str, Any], stage: str, userns: in
     made = Outside()
     try:
         made.root = _root(spec, rootfs, stage, userns)
+        kinds = {n["type"]: n.get("path") or "" for n in spec["linux"]["namespaces"]}
         for index, mount in enumerate(spec["mounts"]):
-            if mount["type"] == "bind":
+            if mount.get("type") in _OWNED and _is_anothers(kinds, _OWNED[mount["type"]]):
+                made.binds[index] = _bind_own(mount)
+            elif mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ()):
                 made.binds[index] = _bind(mount, userns)
         for name in defaults.DEVICES:
             made.devices[name] = mounts.open_tree(f"/dev/{name}")
@@ -162,21 +168,38 @@ def _mount_overlay(target: str, options: str, spec: dict[str, Any], userns: int 
         capabilities.set_caps(permitted, permitted)
 
 
-def _bind(mount: dict[str, Any], userns: int | None) -> int:
-    source, options = mount["source"], mount["options"]
-    recursive = "rbind" in options
-    attributes, _ = mounts.attributes_of([option for option in options if option not in ("bind", "rbind")])
+def _is_anothers(kinds: dict[str, str], kind: str) -> bool:
+    """A namespace that the container's user namespace does not own: what shows it can be mounted by its owner alone (EPERM)."""
+    return "user" in kinds and (kind not in kinds or (bool(kinds[kind]) and not kinds["user"]))
+
+
+def _bind_own(mount: dict[str, Any]) -> int:
+    """The host's own mount of a file system, in place of a new one, with the same attributes."""
+    options = Options(mount.get("options") or [])
+    place = {"proc": "/proc", "sysfs": "/sys", "mqueue": "/dev/mqueue"}[mount["type"]]
     try:
-        tree = mounts.open_tree(source, recursive=recursive)
+        tree = mounts.open_tree(place)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise IsolationError(f"cannot bind {place}: {error.strerror}", "") from error
+        tree = mounts.open_tree(place, recursive=True)  # in a user namespace what is mounted below cannot be left out
+    mounts.set_attributes(tree, options.set, recursive=True)
+    mounts.set_attributes(tree, propagation=mounts.MS_PRIVATE, recursive=True)
+    return tree
+
+
+def _bind(mount: dict[str, Any], userns: int | None) -> int:
+    source, options = mount["source"], Options(mount.get("options") or [])
+    try:
+        tree = mounts.open_tree(source, recursive=options.recursive)
     except OSError as error:
         raise IsolationError(f"cannot bind {source}: {error.strerror}", "the source of a bind must exist on this machine") from error
     try:
         if userns is not None and mount["destination"] != "/sys":
-            mounts.set_attributes(tree, userns=userns, recursive=recursive)
-        if attributes:
-            mounts.set_attributes(tree, attributes, recursive=recursive)
-        # A volume must not carry the container's mounts back to the host, nor the host's later ones in.
-        mounts.set_attributes(tree, propagation=mounts.MS_PRIVATE, recursive=recursive)
+            mounts.set_attributes(tree, userns=userns, recursive=options.recursive)
+        options.apply(tree)
+        # A volume must not carry the container's mounts back to the host, nor the host's later ones in, unless that is asked for.
+        options.apply_propagation(tree, mounts.MS_PRIVATE)
         return tree
     except OSError as error:
         os.close(tree)

@@ -68,7 +68,7 @@ def oci_spec(
         linux["sysctl"] = dict(defaults.SYSCTLS)
     return {
         "ociVersion": "1.2.0",
-        "process": _process(config, image, capabilities),
+        "process": _process(config, image, capabilities, config.hostname or container_id[:12]),
         "root": {"path": "rootfs", "readonly": config.read_only},
         "hostname": config.hostname or container_id[:12],
         "mounts": _mounts(config, files),
@@ -85,11 +85,11 @@ def command_of(config: ContainerConfig, image: Mapping[str, Any]) -> list[str]:
     return [*entrypoint, *(config.command or image.get("Cmd") or ())]
 
 
-def _process(config: ContainerConfig, image: Mapping[str, Any], capabilities: list[str]) -> dict[str, Any]:
-    environment = {"PATH": defaults.PATH}
+def _process(config: ContainerConfig, image: Mapping[str, Any], capabilities: list[str], hostname: str) -> dict[str, Any]:
+    environment = {"PATH": defaults.PATH, "HOSTNAME": hostname}
     environment.update(item.partition("=")[::2] for item in image.get("Env") or ())
     environment.update(config.env)
-    # HOSTNAME and HOME follow from the container itself; init adds HOME from the image's passwd when it is not given.
+    # init adds HOME from the image's passwd when it is not given.
     return {
         "terminal": False,
         # The name is resolved in the image's own passwd by init, and shown here as given.
@@ -117,8 +117,9 @@ def _mounts(config: ContainerConfig, files: Mapping[str, str]) -> list[dict[str,
 
 def _user_mount(mount: Mount) -> dict[str, Any]:
     read_only = ["ro"] if mount.read_only else ["rw"]
+    below = ["rro"] if mount.read_only else []
     if mount.type == "tmpfs":
         given = {option.partition("=")[0] for option in mount.options}
         base = ["nosuid", "nodev", "noexec", *([] if "mode" in given else ["mode=1777"])]
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": [*base, *read_only, *mount.options]}
-    return {"destination": mount.target, "type": "bind", "source": mount.source, "options": ["rbind", "nodev", *read_only]}
+    return {"destination": mount.target, "type": "bind", "source": mount.source, "options": ["rbind", "rnodev", *below]}

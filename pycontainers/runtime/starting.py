@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 from typing import Any
 
-from ..errors import ContainersError
+from ..errors import ContainersError, IsolationError
 from ..linux import cgroups, namespaces, sockets
 from ..linux.idmap import write_maps
 from . import rootfs
-from .confine import Confinement
+from .confine import Confinement, rlimits
 from .init import Init
 
 
@@ -25,18 +26,18 @@ class Starting:
 
     :param spec: the OCI runtime spec; ``roots``: what its root file system stands on (docs/architecture.md, Contracts).
     :param stage: an empty folder of ours to build mounts on. :param idmap: a user namespace whose map the mounts get.
-    :ivar pid, pidfd: the first process, once :meth:`begin` has returned.
+    :ivar pid, pidfd: the first process, once :meth:`begin` has returned. :ivar console: -1, or the terminal's master (:meth:`mounted`).
     """
 
     def __init__(self, spec: dict[str, Any], roots: dict[str, Any], *, stage: str, idmap: int | None, program: bytes | None) -> None:
         self.spec, self.roots, self.stage = spec, roots, stage
         self.idmap, self.program = idmap, program
         self.pid, self.pidfd = 0, -1
+        self.console = -1
         self._channel: socket.socket | None = None
 
     def begin(self, stdio: tuple[int, int, int], group: Any) -> None:
         """Mounts made outside, then the clone. ``stdio`` is closed here, in the child it is kept."""
-        linux = self.spec["linux"]
         confinement = Confinement(self.spec["process"], self.program)
         rootfs.private_mounts(self.stage)
         outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap)
@@ -46,8 +47,7 @@ class Starting:
         os.mkdir(f"{self.stage}/r")
         os.chmod(f"{self.stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
         os.chdir(f"{self.stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
-        kinds = [n["type"] for n in linux["namespaces"] if n["type"] != "cgroup"]
-        self.pid = namespaces.clone(namespaces.flags_of(kinds), group.fd)
+        self.pid = self._clone(group.fd)
         if self.pid == 0:
             init.run()
         os.chdir("/")
@@ -58,16 +58,48 @@ class Starting:
         self.pidfd = os.pidfd_open(self.pid)
         self._channel = ours
 
-    def release(self) -> None:
-        """Synchronisation point 1: the ID maps are written, the child goes on to build its mounts."""
+    def _clone(self, cgroup: int | None) -> int:
+        """Into all new namespaces but the cgroup one, which starts inside the cgroup (:mod:`.init`)."""
         linux = self.spec["linux"]
-        if linux.get("uidMappings"):
+        found = linux["namespaces"]
+        offsets = {clock: (o.get("secs", 0), o.get("nanosecs", 0)) for clock, o in (linux.get("timeOffsets") or {}).items()}
+        new = [n["type"] for n in found if not n.get("path") and n["type"] != "cgroup" and not (offsets and n["type"] == "time")]
+        flags = namespaces.flags_of(new)
+        joined = [(n["type"], _open_namespace(n)) for n in found if n.get("path")]
+        try:
+            if not joined and not offsets:
+                return namespaces.clone(flags, cgroup)
+
+            def enter() -> None:
+                namespaces.join(joined)
+                if offsets:
+                    namespaces.shift_clocks(offsets)
+
+            return namespaces.clone_through(enter, flags, cgroup)
+        except OSError as error:
+            paths = ", ".join(f"{n['type']} {n['path']}" for n in found if n.get("path"))
+            hint = f"linux.namespaces joins {paths}" if paths else "pycontainers doctor shows what this machine allows"
+            raise IsolationError(f"the container's namespaces cannot be made: {error.strerror}", hint) from None
+        finally:
+            for _, fd in joined:
+                os.close(fd)
+
+    def release(self) -> None:
+        """Synchronisation point 1: ID maps, limits and what else takes rights out here are written, the child goes on to its mounts."""
+        linux, process = self.spec["linux"], self.spec["process"]
+        _raise_limits(self.pid, process)
+        if process.get("oomScoreAdj") is not None:
+            _adjust_oom_score(self.pid, process["oomScoreAdj"])
+        if any(n["type"] == "user" and not n.get("path") for n in linux["namespaces"]):
             uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
             write_maps(self.pid, uids, gids)
         self._send(b"1")
 
     def mounted(self) -> dict[str, Any]:
-        """Wait until the child stands in its own root; what it had to make there: ``{"made": [paths]}``."""
+        """Wait until the child stands in its own root; what it had to make there: ``{"made": [paths]}``.
+
+        With ``process.terminal`` :attr:`console` is the master of its terminal from here on, and the caller's.
+        """
         made = self._answer()
         if made is None:
             raise ContainersError("the container ended before it was set up", "")
@@ -99,13 +131,55 @@ class Starting:
         assert self._channel is not None
         data = b""
         while not data.endswith(b"\n"):
-            chunk = self._channel.recv(65536)
+            chunk, fds, _, _ = socket.recv_fds(self._channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            if fds:
+                self.console = fds[0]
             if not chunk:
                 return None
             data += chunk
         message: dict[str, Any] = json.loads(data)
         sockets.raise_error(message)
         return message
+
+
+def _open_namespace(namespace: dict[str, Any]) -> int:
+    kind, path = namespace["type"], namespace["path"]
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise IsolationError(f"linux.namespaces: {kind} {path}: {error.strerror}", "the path of a living process's namespace") from None
+    try:
+        found = os.readlink(f"/proc/self/fd/{fd}")  # net:[4026531840]; a bind of one is named the same
+    except OSError:
+        found = ""
+    if found and not found.startswith(namespaces.KINDS[kind][1] + ":"):
+        os.close(fd)
+        raise IsolationError(f"linux.namespaces: {path} is no {kind} namespace", f"it is {found}")
+    return fd
+
+
+def _raise_limits(pid: int, process: dict[str, Any]) -> None:
+    """Hard limits above ours: raised from out here, inside a user namespace nobody can. The child sets them exactly, last of all."""
+    for number, _, hard in rlimits(process):
+        now_soft, now_hard = resource.prlimit(pid, number)
+        if now_hard != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > now_hard):
+            try:
+                resource.prlimit(pid, number, (now_soft, hard))
+            except (OSError, ValueError):
+                pass  # the child says it, by name and value
+
+
+def _adjust_oom_score(pid: int, score: int) -> None:
+    """Lowering takes CAP_SYS_RESOURCE in the first user namespace (proc_pid_oom_score_adj(5))."""
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "r+b", buffering=0) as file:
+            if int(file.read()) != score:
+                file.write(str(score).encode())
+    except OSError as error:
+        raise ContainersError(
+            f"process.oomScoreAdj {score} cannot be set: {error.strerror}",
+            "-1000 to 1000; below this process's own it takes CAP_SYS_RESOURCE",
+        ) from None
 
 
 def _cgroup_mounts() -> list[tuple[str, str]]:

@@ -59,6 +59,23 @@ def resolve(spec: str, read: Callable[[str], str] = read_in_root) -> tuple[int, 
     return uid, gid, extra, home
 
 
+def numeric(spec: str) -> tuple[int, int, list[int], str]:
+    """The same of ``uid:gid``, whatever the image's files say about it; any id that the kernel takes."""
+    uid, _, gid = spec.partition(":")
+    row = _find([row for row in _rows(read_in_root("/etc/passwd"), 7) if row[2] == uid], uid)
+    return int(uid), int(gid), [], row[5] if row and row[5] else "/"
+
+
+def group_id(name: int | str) -> int:
+    """A group of the image by name or id. :raises ContainersError: there is none."""
+    if isinstance(name, int) or name.isdigit():
+        return int(name)
+    row = _find(_rows(read_in_root("/etc/group"), 4), name)
+    if row is None:
+        raise ContainersError(f"group {name!r} is not in the image's /etc/group", "use a numeric id, or a group that the image has")
+    return int(row[2])
+
+
 def _rows(text: str, fields: int) -> list[list[str]]:
     rows = (line.split(":") for line in text.splitlines())
     return [row for row in rows if len(row) >= fields and row[2].isdigit()]

@@ -150,7 +150,7 @@ def test_spec_names_what_is_asked() -> None:
     assert made["process"]["user"]["username"] == "ann"
     assert set(made["process"]["env"]) >= {"A=b", "B=c"}
     assert made["linux"]["resources"] == {"pids": {"limit": 3}}
-    assert made["mounts"][-1] == {"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind", "nodev", "ro"]}
+    assert made["mounts"][-1] == {"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind", "rnodev", "rro"]}
     assert {n["type"] for n in made["linux"]["namespaces"]} == {"user", "pid", "mount", "uts", "ipc", "network", "cgroup", "time"}
 
 
