@@ -268,7 +268,25 @@ def peer_check() -> None:
     """Whoever reaches a socket of ours is served."""
     from pycontainers.linux import sockets
 
-    replace(sockets, "peer_credentials", lambda sock: (0, os.geteuid(), os.getegid()))
+    replace(sockets, "peer_uid", lambda sock: 0)
+
+
+def socket_by_path() -> None:
+    """The launcher listens under an abstract name as well, as containerd's shims did."""
+    import socket
+
+    from pycontainers.runtime import launcher
+
+    original = launcher.Launcher.run
+
+    def run(self: Any) -> None:
+        second = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        second.bind("\0" + self.path)
+        second.listen()
+        self.watch(second.fileno(), lambda: self.greet(second.accept()[0]))
+        original(self)
+
+    replace(launcher.Launcher, "run", run)
 
 
 def main() -> None:
