@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+ECHO = ("/bin/echo", "x")
 TOOLS = ("/bin/sh", "/bin/echo", "/bin/true", "/bin/sleep", "/bin/cat")
-#: crun and podman 4 refuse a hybrid machine's cgroups; without the v2 tree in their mount namespace they work.
-HIDE_V2 = "[ -d /sys/fs/cgroup/unified ] && umount /sys/fs/cgroup/unified; exec "
+_UNIFIED = "/sys/fs/cgroup/unified"
 
 
 class Peer:
-    """``run(args)`` and ``exec(args)`` give command lines; ``refusal`` says why it takes no part, "" when it does."""
+    """``run`` is a command line that runs ``/bin/echo x`` and leaves nothing; ``refusal`` says why it takes no part, "" when it does."""
 
-    def __init__(
-        self,
-        name: str,
-        run: Sequence[str],
-        refusal: str = "",
-        prepare: Sequence[str] = (),
-        enter: Sequence[str] = (),
-        end: Sequence[str] = (),
-    ):
+    def __init__(self, name: str, run: Sequence[str], refusal: str = "") -> None:
         self.name, self.run, self.refusal = name, list(run), refusal
-        self.prepare, self.enter, self.end = list(prepare), list(enter), list(end)
+
+    def once(self) -> None:
+        done = subprocess.run(self.run, capture_output=True, text=True, check=True)
+        assert done.stdout == "x\n"
+
+
+@contextlib.contextmanager
+def without_v2() -> Iterator[None]:
+    """crun and podman 4 refuse a hybrid machine's cgroups; without the v2 tree in their mount namespace they work.
+
+    The calling thread enters such a namespace, so that a peer's own command is all that its wall time holds.
+    """
+    if not os.path.isdir(_UNIFIED):
+        yield
+        return
+    from pycontainers.linux import mounts, namespaces
+
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    here = os.getcwd()
+    namespaces.unshare(namespaces.CLONE_NEWNS)
+    try:
+        mounts.mount("", "/", "", mounts.MS_REC | mounts.MS_SLAVE)
+        mounts.umount(_UNIFIED)
+        yield
+    finally:
+        namespaces.setns(home, namespaces.CLONE_NEWNS)
+        os.close(home)
+        os.chdir(here)
 
 
 def small_root(folder: Path) -> Path:
@@ -48,11 +69,11 @@ def small_root(folder: Path) -> Path:
     return root
 
 
-def bundle(folder: Path, root: Path, args: Sequence[str], network: bool = True) -> Path:
-    """An OCI bundle for crun and runc, from their own ``spec`` command, without a terminal."""
-    place = folder / f"bundle-{len(list(folder.iterdir()))}"
+def bundle(folder: Path, root: Path, args: Sequence[str], runtime: str) -> Path:
+    """An OCI bundle from the runtime's own ``spec`` command, its defaults as they are but for the terminal and the command."""
+    place = folder / f"bundle-{runtime}"
     place.mkdir()
-    subprocess.run([shutil.which("crun") or shutil.which("runc") or "runc", "spec"], cwd=place, check=True)
+    subprocess.run([runtime, "spec"], cwd=place, check=True)
     spec = json.loads((place / "config.json").read_text())
     spec["process"].update(args=list(args), terminal=False)
     spec["process"].pop("rlimits", None)
@@ -70,19 +91,29 @@ def tried(command: Sequence[str]) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word"])[-1][:120]
 
 
-def all_peers(folder: Path, root: Path) -> list[Peer]:
-    return [_bwrap(root), *_oci(folder, root), _podman(folder, root), _docker(root)]
+def loaded(root: Path, command: Sequence[str]) -> str:
+    """Give ``root`` as a tar to a command; "" or why it failed."""
+    with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+        done = subprocess.run(list(command), stdin=tar.stdout, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no word"])[-1][:150]
 
 
-def _checked(name: str, program: str, run: Sequence[str], **more: Sequence[str]) -> Peer:
-    if not shutil.which(program):
-        return Peer(name, run, f"{program} is not installed")
-    return Peer(name, run, tried([*run, "/bin/true"]), **more)
+def all_peers(folder: Path, root: Path, docker: Any) -> list[Peer]:
+    found = [_bwrap(root), *_oci(folder, root), _podman(folder, root)]
+    if docker is not None:
+        found.append(_checked("docker run --rm", [*docker.client, "run", "--rm", docker.image, *ECHO], docker.refusal))
+    return found
+
+
+def _checked(name: str, run: Sequence[str], refusal: str = "") -> Peer:
+    return Peer(name, run, refusal or tried(run))
 
 
 def _bwrap(root: Path) -> Peer:
-    command = ["bwrap", "--unshare-all", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev"]
-    return _checked("bwrap --unshare-all", "bwrap", command)
+    name = "bwrap --unshare-all"
+    if not shutil.which("bwrap"):
+        return Peer(name, [], "bwrap is not installed")
+    return _checked(name, ["bwrap", "--unshare-all", "--ro-bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", *ECHO])
 
 
 def _oci(folder: Path, root: Path) -> list[Peer]:
@@ -91,35 +122,18 @@ def _oci(folder: Path, root: Path) -> list[Peer]:
         if not shutil.which(name):
             found.append(Peer(f"{name} run", [], f"{name} is not installed"))
             continue
-        place = bundle(folder, root, ["/bin/echo", "x"])
-        options = "--cgroup-manager=cgroupfs" if name == "crun" else ""
-        script = f"{HIDE_V2} {name} {options} --root {folder}/{name} run --bundle {place} bench-$$"
-        run = ["unshare", "-m", "sh", "-c", script]
-        found.append(Peer(f"{name} run", run, tried(run)))
+        place = bundle(folder, root, ECHO, name)
+        options = ["--cgroup-manager=cgroupfs"] if name == "crun" else []
+        found.append(_checked(f"{name} run", [name, *options, "--root", f"{folder}/{name}", "run", "--bundle", str(place), "pyct-bench"]))
     return found
 
 
 def _podman(folder: Path, root: Path) -> Peer:
+    name = "podman run --rm --network none"
     if not shutil.which("podman"):
-        return Peer("podman run --rm", [], "podman is not installed")
-    base = (
-        f"podman --root {folder}/podman --runroot {folder}/podman-run --cgroup-manager=cgroupfs --events-backend=none "
-        f"--storage-driver=overlay --tmpdir {folder}/podman-tmp"
-    )
-    import_it = f"tar -C {root} -c . | {base} import -q - bench"
-    why = tried(["unshare", "-m", "sh", "-c", HIDE_V2.replace("exec ", "") + import_it])
-    options = "--ulimit nofile=1000:1000 --ulimit nproc=1000:1000"
-    run = ["unshare", "-m", "sh", "-c", f'{HIDE_V2} {base} run --rm {options} --network none bench "$@"', "sh"]
-    return Peer("podman run --rm --network none", run, why or tried([*run, "/bin/true"]))
-
-
-def _docker(root: Path) -> Peer:
-    why = tried(["docker", "info"])
-    if not why:
-        why = tried(["sh", "-c", f"tar -C {root} -c . | docker import - pycontainers-bench"])
-    return Peer(
-        "docker run --rm",
-        ["docker", "run", "--rm", "pycontainers-bench"],
-        why and f"no engine answers: {why}",
-        end=["docker", "rmi", "pycontainers-bench"],
-    )
+        return Peer(name, [], "podman is not installed")
+    base = ["podman", "--root", f"{folder}/podman", "--runroot", f"{folder}/podman-run", "--tmpdir", f"{folder}/podman-tmp"]
+    base += ["--cgroup-manager=cgroupfs", "--events-backend=none", "--storage-driver=overlay"]
+    limits = ["--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000"]  # its defaults exceed this machine's hard limits
+    why = loaded(root, [*base, "import", "-q", "-", "bench"])
+    return _checked(name, [*base, "run", "--rm", *limits, "--network", "none", "bench", *ECHO], why)
