@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-import shutil
 import stat
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..errors import IsolationError, NameInUse, UsageError, near
 from ..images.store import Store
+from ..linux import trees
 from ..linux.cgroups import limits
 from ..network import names as network_names
 from ..paths import Paths
@@ -58,7 +58,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             state.write(building, STEP, step)
         os.rename(building, folder)
     except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
+        trees.remove(building)
         if name:
             state.release_name(str(paths.containers), name, container_id)
         raise

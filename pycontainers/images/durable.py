@@ -10,11 +10,10 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Iterable
 
-from ..linux import process, syscalls
+from ..linux import process, syscalls, trees
 
 _ONE_BY_ONE = 16  # files; for more, syncing the file system once is faster (measured: 450 files 240 ms one by one, 5 ms at once)
 _OWNER = re.compile(r"-(?P<pid>[0-9]+)-(?P<start>[0-9]+)-(?P<boot>[0-9a-f]+)-(?P<pidns>[0-9]+)\Z")
@@ -64,7 +63,7 @@ def bury(workshop: str, path: str) -> str:
 
 def empty(graves: Iterable[str]) -> None:
     for grave in graves:
-        shutil.rmtree(grave, ignore_errors=True)
+        trees.remove(grave)
 
 
 def sweep(workshop: str) -> None:
@@ -73,7 +72,7 @@ def sweep(workshop: str) -> None:
         path = f"{workshop}/{name}"
         if abandoned(path):
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
+                trees.remove(path)
             else:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)

@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import stat
 import sys
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ImageError
+from ..linux import trees
 from . import curated, durable, layers
 from .view import Rootfs
 
@@ -290,7 +290,7 @@ def _make(store: str, place: str, machine: Machine, folders: list[str], etc: cur
             if not os.path.exists(f"{place}/base.json"):
                 raise
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        trees.remove(building)
 
 
 def outdated(store: str, age: float) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import ImageError, NotFound, StateError, UsageError, near
+from ..linux import trees
 from ..protocol import ImageHistory, ImageInfo
 from . import durable, host, layers, reference
 from .records import LEASE, Layer, Records, canonical, compact, digest, read_json
@@ -137,7 +137,7 @@ class Store(Records):
 
     def discard(self, tree: str) -> None:
         """Give up a layer that :meth:`new_layer` began."""
-        shutil.rmtree(os.path.dirname(tree), ignore_errors=True)
+        trees.remove(os.path.dirname(tree))
 
     def merge_uppers(self, uppers: dict[str, str], tree: str, rootfs: Rootfs | None = None) -> None:
         """See :func:`.layers.merge_uppers`. ``rootfs`` None: several folders come from a host base only, so this machine's is taken."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
 
-from ..linux import capabilities, idmap, mounts, namespaces, process, seccomp, syscalls
+from ..linux import capabilities, idmap, mounts, namespaces, process, seccomp, syscalls, trees
 from . import defaults
 
 NEEDED, WEAKER = "needed", "weaker"
@@ -86,7 +85,7 @@ def _overlay_folders(home: str, userns: int | None) -> None:
         os.chdir("/")
         mounts.umount("/tmp")
     finally:
-        shutil.rmtree(base, ignore_errors=True)
+        trees.remove(base)
 
 
 def _overlay(home: str) -> None:

@@ -8,11 +8,10 @@ escaped that signal (it can clear it), it is ended here, by its cgroup: it has l
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from typing import Any
 
-from ..linux import cgroups, process
+from ..linux import cgroups, process, trees
 from . import state
 
 _NEW = ".new-"
@@ -28,7 +27,7 @@ def sweep(containers: str) -> list[str]:
         return []
     for name in entries:
         if name.startswith(_GONE):
-            shutil.rmtree(f"{containers}/{name}", ignore_errors=True)
+            trees.remove(f"{containers}/{name}")
         elif name.startswith(_NEW):
             _drop_half_made(containers, name)
         elif len(name) == 64 and _needs_recovery(f"{containers}/{name}") and recover(containers, name):
@@ -49,7 +48,7 @@ def _drop_half_made(containers: str, name: str) -> None:
             return
     except (ProcessLookupError, ValueError):
         pass
-    shutil.rmtree(f"{containers}/{name}", ignore_errors=True)
+    trees.remove(f"{containers}/{name}")
     container_id = name.removeprefix(_NEW)[:64]
     for claimed in os.listdir(f"{containers}/names") if os.path.isdir(f"{containers}/names") else []:
         state.release_name(containers, claimed, container_id)

@@ -14,12 +14,11 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import time
 from typing import Any
 
 from ..errors import NameInUse, NotFound, StateError
-from ..linux import process
+from ..linux import process, trees
 
 CREATED, STARTING, RUNNING, PAUSED, EXITED = "created", "starting", "running", "paused", "exited"
 
@@ -144,4 +143,4 @@ def remove_folder(containers: str, container_id: str, name: str) -> None:
         os.rename(folder, grave)
     except FileNotFoundError:
         return
-    shutil.rmtree(grave, ignore_errors=True)
+    trees.remove(grave)

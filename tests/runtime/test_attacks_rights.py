@@ -9,13 +9,11 @@ import shutil
 import struct
 import subprocess
 import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pycontainers import errors
 from pycontainers.protocol import ContainerConfig, Mount, Resources
 from pycontainers.runtime import client
 
@@ -268,26 +266,3 @@ def test_keyring_is_its_own(engine: Any, output: Any) -> None:
     """keyctl is refused by the filter, and /proc/keys is masked."""
     script = "import ctypes; l = ctypes.CDLL(None, use_errno=True); print(l.syscall(250, 0, -3, 0), ctypes.get_errno())"
     assert output(engine, "python", "-c", script) == "-1 1\n"
-
-
-@pytest.fixture
-def ended_bombs(engine: Any) -> Iterator[None]:
-    yield
-    for info in engine.containers():
-        engine.remove(info.id, force=True)
-
-
-def test_fork_bomb_ends_at_its_limit(engine: Any, running: Any, execute: Any, ended_bombs: None) -> None:
-    """The limit holds for it alone: another container starts, exec says why it cannot, and removal ends all."""
-    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
-    container = running(engine, "python", "-c", bomb, resources=Resources(pids_limit=30, cpus=0.2))
-    with contextlib.suppress(errors.ContainersError):
-        execute(engine, container, "true")
-    other = running(engine)
-    assert execute(engine, other, "echo", "fine") == "fine\n"
-    engine.remove(container, force=True)
-
-
-def test_full_shm_and_dev_are_the_containers_own_error(engine: Any, output: Any) -> None:
-    fill = "dd if=/dev/zero of=%s bs=1M count=100 2>&1 | grep -c 'No space'"
-    assert output(engine, "sh", "-c", f"{fill % '/dev/shm/x'}; {fill % '/dev/x'}") == "1\n1\n"
