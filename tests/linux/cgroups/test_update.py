@@ -32,7 +32,9 @@ def values(group: cgroups.Group) -> dict[str, str]:
     for folder in group.folders:
         for path in sorted(Path(folder).iterdir()):
             name = path.name
-            if path.is_file() and (name.endswith(("limit_in_bytes", ".max", "_us", "shares", "weight", ".low", ".high", "cpus", "mems"))):
+            # A cpuset by what it comes to: one that follows its parent cannot be told to do so again while processes are in it.
+            ends = ("limit_in_bytes", ".max", "_us", "shares", "weight", ".low", ".high", ".effective", "effective_cpus", "effective_mems")
+            if path.is_file() and name.endswith(ends):
                 try:
                     found[str(path)] = path.read_text()
                 except OSError:
