@@ -60,6 +60,14 @@ class Done(Event):
     seconds: float
 
 
+@dataclass(frozen=True)
+class Progress(Event):
+    """How far something is that has no steps: ``text`` says what, ``done`` how many bytes of it so far."""
+
+    text: str
+    done: int
+
+
 Work = Generator[Event, None, T]
 """Long work: yields events, returns a T."""
 

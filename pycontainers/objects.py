@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from os import PathLike, fspath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 from .errors import ContainersError, NotFound
+from .events import finish
 from .metrics.series import format_bytes, to_columns
-from .protocol import Check, ContainerConfig, ContainerInfo, Engine, ExecConfig, ExitStatus, ImageHistory, ImageInfo, LogLine, Port
+from .protocol import (
+    Change,
+    Check,
+    CommitRequest,
+    ContainerConfig,
+    ContainerInfo,
+    Engine,
+    ExecConfig,
+    ExitStatus,
+    ImageHistory,
+    ImageInfo,
+    LogLine,
+    Port,
+)
 from .text import ago, clean, one_line, table
 from .wording import exit_text, failed, line_text, ports_text, status_text
 
@@ -236,6 +251,33 @@ class Container:
             return columns
         return DataFrame(columns)
 
+    def copy_out(self, source: str, target: str | PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False) -> int:
+        """Copy a file or folder of it to this machine (as ``cp``), or as a tar into a file object. Bytes of files.
+
+        :param archive: keep owners, set-user-id bits and all attributes. :param follow: where ``source`` is a link, what it leads to.
+        """
+        place = fspath(target) if isinstance(target, str | PathLike) else target
+        return finish(self._engine.copy_out(self.id, source, place, archive=archive, follow=follow))
+
+    def copy_in(self, source: str | PathLike[str] | BinaryIO, target: str, *, archive: bool = False, follow: bool = False) -> int:
+        """Copy a file or folder of this machine into it (as ``cp``), or a tar from a file object. Bytes of files."""
+        place = fspath(source) if isinstance(source, str | PathLike) else source
+        return finish(self._engine.copy_in(self.id, place, target, archive=archive, follow=follow))
+
+    def diff(self) -> Changes:
+        """What it has changed in its root file system, sorted by path."""
+        return Changes(self._engine.diff(self.id))
+
+    def export(self, output: BinaryIO) -> int:
+        """Write its root file system as a tar, without what is mounted over it. Bytes of files."""
+        return finish(self._engine.export(self.id, output))
+
+    def commit(
+        self, name: str = "", *, author: str = "", message: str = "", changes: Sequence[str] = (), pause: bool = True
+    ) -> Image:
+        """Make an image of what it has written. ``changes``: Dockerfile instructions; ``pause``: nothing in it moves meanwhile."""
+        return Image(self._engine, finish(self._engine.commit(self.id, CommitRequest(name, author, message, tuple(changes), pause))))
+
     def oci(self) -> dict[str, Any]:
         """Its OCI runtime specification, as the runtime was given it."""
         return self._engine.oci(self.id)
@@ -372,6 +414,13 @@ class ImageSteps(list[ImageHistory]):
 
     def __repr__(self) -> str:
         return table(self.headers, self.rows())
+
+
+class Changes(list[Change]):
+    """What a container has changed: the lines of ``diff``."""
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{change.kind} {one_line(change.path)}" for change in self)
 
 
 class Checks(list[Check]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from .events import Work
 
@@ -30,8 +30,7 @@ class Mount:
     """A ``bind`` of a host path or a fresh ``tmpfs`` at ``target``.
 
     ``create`` makes a missing bind source as a folder (Docker: ``-v`` does, ``--mount`` does not).
-    ``options``: of a tmpfs its own (``size=64m``, ``mode=1777``, ``exec``); of a bind a propagation (``rslave``), ``z`` or ``Z``, ``bind``
-    (without what is mounted below it), ``writable`` (what is mounted below a read-only one stays writable).
+    ``options`` are extra tmpfs options (``size=64m``, ``mode=1777``).
     """
 
     type: str
@@ -120,9 +119,7 @@ class HealthCheck:
 class ContainerConfig:
     """Everything that ``create`` and ``run`` take. Names and meanings are those of Docker's options.
 
-    pid, ipc, uts, network: "" (its own), ``host``, or ``container:NAME``; ``health`` None takes the image's own, and so does each of its
-        values that is 0 or empty.
-    expose: ``80/tcp``, beside what the image exposes; ``publish_all`` publishes them on free ports. cidfile: where its id is written.
+    pid, ipc, uts, network: "" (its own), ``host``, or ``container:NAME``; ``health`` None takes the image's own.
     lifetime: ``detached`` (until it ends), ``kernel`` (ends with the process that asked) or ``server`` (with its Jupyter server).
     """
 
@@ -173,9 +170,6 @@ class ContainerConfig:
     health: HealthCheck | None = None
     stop_timeout: float | None = None
     lifetime: str = "detached"
-    expose: tuple[str, ...] = ()
-    publish_all: bool = False
-    cidfile: str = ""
 
 
 @dataclass(frozen=True)
@@ -307,6 +301,27 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One line of ``diff``: ``kind`` is A (added), C (changed) or D (deleted)."""
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
+class CommitRequest:
+    """Everything that ``commit`` takes. ``changes`` are Dockerfile instructions, such as ``CMD ["serve"]``; ``pause``: nothing of the
+    container moves while its files are copied.
+    """
+
+    name: str = ""
+    author: str = ""
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    pause: bool = True
+
+
+@dataclass(frozen=True)
 class Check:
     """One row of ``doctor``: ``state`` is ok, weaker, or missing; ``why`` the errno or fact; ``remedy`` what would mend it."""
 
@@ -356,6 +371,36 @@ class Engine(Protocol):
 
     def samples(self, container: str) -> Sequence[Any]:
         """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit."""
+        ...
+
+    def copy_out(
+        self, container: str, source: str, target: str | BinaryIO, *, archive: bool = False, follow: bool = False
+    ) -> Work[int]:
+        """Copy a file or folder of a container to a path of this machine (Docker's rules), or as a tar into a file object.
+
+        :param archive: keep owners, set-user-id bits, all attributes and devices; otherwise the files are the caller's.
+        :param follow: where ``source`` is a link, copy what it leads to.
+        :returns: bytes of regular files.
+        """
+        ...
+
+    def copy_in(self, container: str, source: str | BinaryIO, target: str, *, archive: bool = False, follow: bool = False) -> Work[int]:
+        """Copy a file or folder of this machine, or a tar (plain, gzip, bzip2, xz) from a file object, into a container.
+
+        Files are root's inside unless ``archive``; what a tar says about owners holds. The container need not run.
+        """
+        ...
+
+    def diff(self, container: str) -> list[Change]:
+        """What the container has changed in its root file system, sorted by path."""
+        ...
+
+    def export(self, container: str, output: BinaryIO) -> Work[int]:
+        """Write its root file system as a tar, without what is mounted over it (volumes, /proc, /sys, /dev)."""
+        ...
+
+    def commit(self, container: str, request: CommitRequest) -> Work[ImageInfo]:
+        """Make an image of what the container has written, and of its settings. The container goes on."""
         ...
 
     def build(self, request: BuildRequest) -> Work[ImageInfo]: ...

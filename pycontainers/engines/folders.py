@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
-from ..errors import NotFound, UsageError, near
 from ..paths import Paths
 from ..runtime import state
 
@@ -28,22 +28,6 @@ class Folders:
     def name(self, container_id: str) -> str:
         return str((state.read(self.path(container_id), "container.json") or {}).get("name", ""))
 
-    def find(self, container: str) -> str:
-        """Full id of a name, an id, or an unambiguous start of one. :raises NotFound: there is none."""
-        if not container:
-            raise UsageError("no container named", "give a name or an id; ps -a lists them")
-        owner = state.named(self.root, container) if "/" not in container else None
-        if owner and os.path.isdir(self.path(owner)):
-            return owner
-        ids = self.ids()
-        found = [name for name in ids if name.startswith(container)] if len(container) >= 2 else []
-        if len(found) == 1:
-            return found[0]
-        if len(found) > 1:
-            raise UsageError(f"{container!r} is the start of {len(found)} container ids", "give more characters")
-        names = [self.name(name) for name in ids]
-        raise NotFound(f"no container {container!r}", near(container, names) or "ps -a lists all")
-
     def remove(self, container_id: str) -> None:
         """Delete a container that does not run; nothing when it is gone. :raises StateError: somebody works on it."""
         folder = self.path(container_id)
@@ -54,3 +38,21 @@ class Folders:
             state.remove_folder(self.root, container_id, self.name(container_id))
         finally:
             os.close(lock)
+
+
+def drop_mount_points(folder: str, places: Sequence[str], uppers: str) -> None:
+    """Remove from ``uppers/<n>`` what the runtime had to make in the image (/etc/hosts in ``FROM scratch``): it is nobody's work.
+
+    :param places: the folder of the root file system that each upper folder belongs to.
+    """
+    for path in reversed((state.read(folder, "made.json") or {}).get("made", [])):
+        inside = [place for place in places if place != "/" and path.startswith(place + "/")]
+        place = max(inside, key=len, default="")
+        found = f"{uppers}/{list(places).index(place or '/')}{path.removeprefix(place)}"
+        try:
+            if os.path.isdir(found) and not os.path.islink(found):
+                os.rmdir(found)
+            elif os.path.getsize(found) == 0:
+                os.unlink(found)
+        except OSError:
+            continue  # something was put there: that is somebody's work

@@ -7,7 +7,7 @@ import os
 import signal as signals
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import IsolationError, NotFound, StateError, UsageError, near
 from ..events import Work
@@ -15,7 +15,9 @@ from ..images.store import Store
 from ..paths import Paths, paths
 from ..protocol import (
     BuildRequest,
+    Change,
     Check,
+    CommitRequest,
     ContainerConfig,
     ContainerInfo,
     ExecConfig,
@@ -25,7 +27,7 @@ from ..protocol import (
     LogLine,
     OnOutput,
 )
-from ..runtime import client, logs, recover, state
+from ..runtime import client, freeze, logs, recover, state
 from . import checks, creation, information, steps
 from .folders import Folders
 
@@ -207,6 +209,44 @@ class NativeEngine:
                 said.append(f"Deleted container: {info.name}")
         return said + self.store.prune(self._images_in_use())
 
+    # -- files
+
+    def copy_out(
+        self, container: str, source: str, target: str | BinaryIO, *, archive: bool = False, follow: bool = False
+    ) -> Work[int]:
+        from . import transfer
+
+        self._begin()
+        info = self.find(container)
+        return transfer.copy_out(self.paths, info.id, info.name, source, target, archive=archive, follow=follow)
+
+    def copy_in(self, container: str, source: str | BinaryIO, target: str, *, archive: bool = False, follow: bool = False) -> Work[int]:
+        from . import transfer
+
+        self._begin()
+        info = self.find(container)
+        return transfer.copy_in(self.paths, info.id, info.name, source, target, archive=archive, follow=follow)
+
+    def diff(self, container: str) -> list[Change]:
+        from .changes import changes
+
+        self._begin()
+        return changes(self.folders.path(self._id(container)))
+
+    def export(self, container: str, output: BinaryIO) -> Work[int]:
+        from . import transfer
+
+        self._begin()
+        info = self.find(container)
+        return transfer.export(self.paths, info.id, info.name, output)
+
+    def commit(self, container: str, request: CommitRequest) -> Work[ImageInfo]:
+        from . import commit
+
+        self._begin()
+        image = yield from commit.commit(self.paths, self.store, self._id(container), request)
+        return self.store.info(image)
+
     # -- images
 
     @property
@@ -257,6 +297,7 @@ class NativeEngine:
         containers = str(self.paths.containers)
         if recover.sweep(containers):
             checks.sweep_network(self.paths, [info.id for info in self._infos() if info.status == state.RUNNING])
+        freeze.sweep(containers, str(self.paths.run))
         steps.sweep(self.folders)
 
     def _infos(self) -> list[ContainerInfo]:

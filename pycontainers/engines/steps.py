@@ -13,7 +13,7 @@ from ..paths import Paths
 from ..protocol import ContainerConfig
 from ..runtime import client, state
 from . import creation
-from .folders import STEP, Folders
+from .folders import STEP, Folders, drop_mount_points
 
 
 class Runner:
@@ -49,23 +49,9 @@ class Runner:
             _end(self._folders, container_id)
 
     def _collect(self, folder: str, rootfs: Any, tree: str) -> None:
-        _drop_mount_points(folder)
+        drop_mount_points(folder, rootfs.folders, f"{folder}/upper")
         uppers = {place: f"{folder}/upper/{index}" for index, place in enumerate(rootfs.folders)}
         self._store.merge_uppers(uppers, tree, rootfs)
-
-
-def _drop_mount_points(folder: str) -> None:
-    """Mount points that the runtime had to make in the image (/etc/hosts in ``FROM scratch``) are not the step's work."""
-    made = (state.read(folder, "made.json") or {}).get("made", [])
-    for path in reversed(made):
-        place = f"{folder}/upper/0{path}"
-        try:
-            if os.path.isdir(place) and not os.path.islink(place):
-                os.rmdir(place)
-            elif os.path.getsize(place) == 0:
-                os.unlink(place)
-        except OSError:
-            continue  # the step has put something there: that is its work
 
 
 def _end(folders: Folders, container_id: str) -> None:

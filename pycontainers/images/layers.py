@@ -6,30 +6,74 @@ link's data. So a layer's diff id can be computed without keeping the tar, and t
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import io
 import os
 import stat
 import tarfile
 from collections.abc import Iterator
 
 from ..errors import ImageError
+from .pack import Packer, Stream, header
+from .unpack import BENEATH, Unpacker
 from .view import Node, Rootfs, View, is_opaque, is_whiteout
 
-_CHUNK = 1 << 20
-_BLOCK = 512
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
+class _LayerPacker(Packer):
+    """Whiteout devices become ``.wh.NAME``, opaque folders get ``.wh..wh..opq``; whole seconds, and no form that is not tar's oldest."""
+
+    def entry(self, parent: int, name: str, inside: str, found: os.stat_result, fd: int) -> Iterator[bytes]:
+        folder, _, last = inside.rpartition("/")
+        if is_whiteout(found):
+            yield header(tarfile.TarInfo(f"{folder}/{WHITEOUT}{last}" if folder else WHITEOUT + last))
+            return
+        if last.startswith(WHITEOUT):
+            # In a layer's tar such a name deletes: shipped, this file would remove another one instead of being there.
+            raise ImageError(
+                f"/{inside} cannot be kept in a layer: names that start with {WHITEOUT} mean deletion there", "remove or rename it"
+            )
+        yield from super().entry(parent, name, inside, found, fd)
+        if stat.S_ISDIR(found.st_mode) and is_opaque(fd):
+            yield header(tarfile.TarInfo(f"{inside}/{OPAQUE}"))
+
+    def encoded(self, info: tarfile.TarInfo, found: os.stat_result, fd: int) -> Iterator[bytes]:
+        return self.plain(info, fd)
+
+
+class _UpperPacker(Packer):
+    """A copy of an overlay's upper folder: what makes a folder opaque goes along; where a file was copied up from does not."""
+
+    def keeps(self, attribute: str) -> bool:
+        return attribute in ("trusted.overlay.opaque", "user.overlay.opaque") or super().keeps(attribute)
+
+
+def copy_upper(upper: str, target: str) -> Iterator[int]:
+    """Copy an overlay's upper folder, which may be in use, into the empty folder ``target``; yields bytes so far.
+
+    By descriptors and as an archive is: whoever lives in the container cannot lead us out of it by a link.
+    """
+    source, base, proc = (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) for path in (upper, target, "/proc"))
+    unpacker = Unpacker(base, proc=proc, name="", resolve=BENEATH, owners=True, all=True, devices=True)
+    try:
+        yield from unpacker.extract(io.BufferedReader(Stream(_UpperPacker().content(source)), 1 << 18))
+        copy_attributes(os.fstat(source), target)
+        if is_opaque(source):
+            os.setxattr(base, "trusted.overlay.opaque", b"y")
+    finally:
+        unpacker.close()
+        for fd in (source, base, proc):
+            os.close(fd)
+
+
 def tar_stream(folder: str) -> Iterator[bytes]:
-    """The tar of an overlay-form folder, in pieces. Whiteout devices become ``.wh.NAME``, opaque folders get ``.wh..wh..opq``."""
-    size = 0
-    links: dict[tuple[int, int], str] = {}
-    for name, path in _walk(folder):
-        for piece in _entry(name, path, links):
-            size += len(piece)
-            yield piece
-    yield b"\0" * (2 * _BLOCK + -(size + 2 * _BLOCK) % (20 * _BLOCK))  # POSIX: two empty blocks, records of 20 blocks
+    """The tar of an overlay-form folder, in pieces."""
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield from _LayerPacker().content(fd)
+    finally:
+        os.close(fd)
 
 
 def diff_id(folder: str) -> tuple[str, int]:
@@ -63,80 +107,6 @@ def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield inside, path
         if stat.S_ISDIR(os.lstat(path).st_mode):
             yield from _walk(path, inside + "/")
-
-
-def _entry(name: str, path: str, links: dict[tuple[int, int], str]) -> Iterator[bytes]:
-    found = os.lstat(path)
-    if is_whiteout(found):
-        parent, _, last = name.rpartition("/")
-        yield _header(tarfile.TarInfo(f"{parent}/{WHITEOUT}{last}" if parent else WHITEOUT + last))
-        return
-    if name.rpartition("/")[2].startswith(WHITEOUT):
-        # In a layer's tar such a name deletes: shipped, this file would remove another one instead of being there.
-        raise ImageError(f"/{name} cannot be kept in a layer: names that start with {WHITEOUT} mean deletion there", "remove or rename it")
-    info = tarfile.TarInfo(name)
-    info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-    info.mtime = found.st_mtime_ns // 1_000_000_000
-    key = (found.st_dev, found.st_ino)
-    kind = stat.S_IFMT(found.st_mode)
-    if kind == stat.S_IFREG and found.st_nlink > 1 and key in links:
-        info.type, info.linkname = tarfile.LNKTYPE, links[key]
-    elif kind == stat.S_IFREG:
-        if found.st_nlink > 1:
-            links[key] = name
-        info.size = found.st_size
-    elif kind == stat.S_IFDIR:
-        info.type = tarfile.DIRTYPE
-    elif kind == stat.S_IFLNK:
-        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-        info.type = tarfile.CHRTYPE if kind == stat.S_IFCHR else tarfile.BLKTYPE
-        info.devmajor, info.devminor = os.major(found.st_rdev), os.minor(found.st_rdev)
-    elif kind == stat.S_IFIFO:
-        info.type = tarfile.FIFOTYPE
-    else:
-        return  # a socket has no meaning in an archive (Docker and tar leave it out as well)
-    if info.type != tarfile.LNKTYPE:
-        info.pax_headers = _attributes(path)
-    yield _header(info)
-    if info.isreg():
-        yield from _content(path, found.st_size)
-    elif kind == stat.S_IFDIR and is_opaque(path):
-        yield _header(tarfile.TarInfo(f"{name}/{OPAQUE}"))
-
-
-def _header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-
-
-def _attributes(path: str) -> dict[str, str]:
-    """Extended attributes as PAX records (``SCHILY.xattr.``); overlayfs's own and the security module's labels stay here."""
-    found = {}
-    try:
-        names = sorted(os.listxattr(path, follow_symlinks=False))
-    except OSError as error:
-        if error.errno != errno.ENOTSUP:
-            raise
-        names = []  # a file system without extended attributes
-    for name in names:
-        if not name.startswith(("trusted.overlay.", "user.overlay.", "security.selinux")):
-            value = os.getxattr(path, name, follow_symlinks=False)
-            found[f"SCHILY.xattr.{name}"] = value.decode("utf-8", "surrogateescape")
-    return found
-
-
-def _content(path: str, size: int) -> Iterator[bytes]:
-    """Exactly ``size`` bytes, padded to a block: a file that changes meanwhile may not shift what follows."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        left = size
-        while left:
-            piece = os.read(fd, min(_CHUNK, left)) or b"\0" * min(_CHUNK, left)
-            left -= len(piece)
-            yield piece
-    finally:
-        os.close(fd)
-    yield b"\0" * (-size % _BLOCK)
 
 
 def merge_uppers(uppers: dict[str, str], tree: str, rootfs: Rootfs) -> None:

@@ -42,9 +42,10 @@ def is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
-def is_opaque(path: str) -> bool:
+def is_opaque(path: str | int) -> bool:
+    """Of a folder, by path or descriptor."""
     try:
-        return os.getxattr(path, "trusted.overlay.opaque", follow_symlinks=False) == b"y"
+        return os.getxattr(path, "trusted.overlay.opaque", follow_symlinks=isinstance(path, int)) == b"y"
     except OSError:
         return False
 

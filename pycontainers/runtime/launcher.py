@@ -29,7 +29,7 @@ VERSION = stamp("linux", "runtime", "network", "metrics")
 
 class Launcher(helper.Server):
     """Requests: ``{"op": "start", "container", "attach"}`` [+ stdin], ``{"op": "exec", "container", "command", …}`` + stdio,
-    ``{"op": "probe"}``: what this machine allows."""
+    ``{"op": "files", "container", "purpose"}``: a worker on its files, ``{"op": "probe"}``: what this machine allows."""
 
     def __init__(self, listener: socket.socket, home: str, run: str) -> None:
         super().__init__(listener, NAME, VERSION, f"{run}/launcher.sock", IDLE_SECONDS)
@@ -43,6 +43,8 @@ class Launcher(helper.Server):
             self._start(conn, message, fds)
         elif operation == "exec":
             self._exec(conn, message, fds)
+        elif operation == "files":
+            self._files(conn, message)
         elif operation == "probe":
             sockets.send(conn, {"probes": isolation.probe(self.home)})
             return True
@@ -81,6 +83,26 @@ class Launcher(helper.Server):
         kept = self._child(conn)
         try:
             exec_worker.main(folder, message, kept, fds, self._program)
+        finally:
+            os._exit(0)
+
+    def _files(self, conn: socket.socket, message: dict[str, Any]) -> None:
+        container = _checked(message["container"])
+        spec = state.read(f"{self.home}/containers/{container}", "config.json")
+        idmap_fd = self._map((spec or {}).get("linux", {}))
+        if os.fork():
+            return
+        kept = self._child(conn)
+        try:
+            # Not with the others: of no use to supervisors, which would carry the code of archives in their memory.
+            if message["purpose"] == "freeze":
+                from . import freeze
+
+                freeze.main(f"{self.home}/containers/{container}", self.run_dir, kept)
+            else:
+                from . import files
+
+                files.main(self.home, self.run_dir, container, message["purpose"], kept, idmap_fd)
         finally:
             os._exit(0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .delegated import Delegation, delegation
+from .delegation import Delegation, delegation
 from .group import Group, enter
 from .layout import Layout, layout
 from .making import check, create, open
