@@ -154,11 +154,11 @@ class Worker:
         os.mkdir(f"{self.stage}/r")
         mounts.move_mount(made.root, f"{self.stage}/r")
         points: list[str] = []
-        places = []
         for index, tree in made.binds.items():
             folder = stat.S_ISDIR(os.fstat(tree).st_mode)
-            places.append((tree, mounts.make_in_root(made.root, wanted[index]["destination"], directory=folder, made=points)))
-            mounts.move_mount(*places[-1])
+            with rootfs.as_mapped_root(spec, self.userns):
+                place = mounts.make_in_root(made.root, wanted[index]["destination"], directory=folder, made=points)
+            mounts.move_mount(tree, place)
         if points:
             known = (state.read(self.folder, "made.json") or {}).get("made", [])
             state.write(self.folder, "made.json", {"made": [*known, *[point for point in points if point not in known]]})
@@ -203,14 +203,14 @@ class Worker:
     def _pack(self, message: dict[str, Any], fd: int) -> dict[str, Any]:
         path = message["path"]
         parent, name, _ = self._locate(path, message["follow"])
-        self._refuse_kernel(parent, path)
         packer = Packer(empty=self._is_kernel)
-        if message["name"]:
-            os.stat(name, dir_fd=parent, follow_symlinks=False)  # missing: an error, not an empty archive
+        is_folder = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)  # missing: an error, not an empty archive
+        if not is_folder:
+            self._refuse_kernel(parent, path)
             return _sent(packer, packer.item(parent, name, message["name"]), fd)
         folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         self._refuse_kernel(folder, path)
-        return _sent(packer, packer.content(folder), fd)
+        return _sent(packer, packer.item(folder, ".", message["name"]) if message["name"] else packer.content(folder), fd)
 
     def _unpack(self, message: dict[str, Any], fd: int) -> dict[str, Any]:
         folder = mounts.open_in_root(self.root, message["path"], os.O_RDONLY | os.O_DIRECTORY)

@@ -7,8 +7,10 @@ user namespace, may neither ID-map an ext4 nor reach the host's folders.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from ..errors import IsolationError
@@ -154,15 +156,22 @@ def _mount_overlay(target: str, options: str, spec: dict[str, Any], userns: int 
     """
     bounding = spec["process"].get("capabilities", {}).get("bounding") or []
     flags = 0 if userns is None and "CAP_MKNOD" in bounding else mounts.MS_NODEV
-    if userns is None:
+    with as_mapped_root(spec, userns):
         mounts.mount("overlay", target, "overlay", flags, options)
+
+
+@contextlib.contextmanager
+def as_mapped_root(spec: dict[str, Any], userns: int | None) -> Iterator[None]:
+    """Have the container's root as fsuid and fsgid: what is made under an ID map by anybody else is EOVERFLOW."""
+    if userns is None:
+        yield
         return
     uid, gid = (spec["linux"][kind][0]["hostID"] for kind in ("uidMappings", "gidMappings"))
     permitted = capabilities.permitted_mask()
     syscalls.setfsid(uid, gid)
     try:
         capabilities.set_caps(permitted, permitted)
-        mounts.mount("overlay", target, "overlay", flags, options)
+        yield
     finally:
         syscalls.setfsid(0, 0)
         capabilities.set_caps(permitted, permitted)
