@@ -77,7 +77,8 @@ def _config(image: str | Image, command: Words, options: RunOptions, interactive
 def _with_options(function: Any) -> None:
     """Show the names of all options where a notebook asks for the signature, instead of ``**options``."""
     own = [item for item in signature(function).parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
-    more = [item for name, item in signature(container_config).parameters.items() if name in RunOptions.__annotations__]
+    kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in RunOptions.__annotations__.items()}
+    more = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in kinds.items()]
     function.__signature__ = Signature([*own, *more])
 
 

@@ -30,7 +30,8 @@ class Mount:
     """A ``bind`` of a host path or a fresh ``tmpfs`` at ``target``.
 
     ``create`` makes a missing bind source as a folder (Docker: ``-v`` does, ``--mount`` does not).
-    ``options`` are extra tmpfs options (``size=64m``, ``mode=1777``).
+    ``options``: of a tmpfs its own (``size=64m``, ``mode=1777``, ``exec``); of a bind a propagation (``rslave``), ``z`` or ``Z``, ``bind``
+    (without what is mounted below it), ``writable`` (what is mounted below a read-only one stays writable).
     """
 
     type: str
@@ -119,7 +120,9 @@ class HealthCheck:
 class ContainerConfig:
     """Everything that ``create`` and ``run`` take. Names and meanings are those of Docker's options.
 
-    pid, ipc, uts, network: "" (its own), ``host``, or ``container:NAME``; ``health`` None takes the image's own.
+    pid, ipc, uts, network: "" (its own), ``host``, or ``container:NAME``; ``health`` None takes the image's own, and so does each of its
+        values that is 0 or empty.
+    expose: ``80/tcp``, beside what the image exposes; ``publish_all`` publishes them on free ports. cidfile: where its id is written.
     lifetime: ``detached`` (until it ends), ``kernel`` (ends with the process that asked) or ``server`` (with its Jupyter server).
     """
 
@@ -170,6 +173,9 @@ class ContainerConfig:
     health: HealthCheck | None = None
     stop_timeout: float | None = None
     lifetime: str = "detached"
+    expose: tuple[str, ...] = ()
+    publish_all: bool = False
+    cidfile: str = ""
 
 
 @dataclass(frozen=True)

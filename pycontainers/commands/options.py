@@ -8,121 +8,160 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Unpack
 
-from ..errors import LimitError, NotFound, UsageError
-from ..linux.cgroups.limits import parse_cpus, parse_cpuset, parse_size
-from ..protocol import BuildRequest, ContainerConfig, ExecConfig, Mount, Resources
-from .attachments import Ports, Volumes, parse_mount, port_list, tmpfs_list, volume_list
+from ..errors import NotFound, UsageError
+from ..linux.cgroups.limits import parse_size
+from ..protocol import BuildRequest, ContainerConfig, Device, ExecConfig, Mount, RestartPolicy, Ulimit
+from .attachments import Ports, Volumes, exposed_list, parse_mount, port_list, tmpfs_list, volume_list
+from .limits import LimitWords, resources_of, whole
+from .settings import device_list, health_check, host_list, label_files, restart_policy, seconds, several, ulimit_list
 
 _ENV_NAME = re.compile(r"[^=\0]+")
 
 Pairs = Iterable[str] | Mapping[str, object] | None
+Words = str | Iterable[str] | None
+Seconds = str | float | None
 
 
-class RunOptions(TypedDict, total=False):
-    """The options of ``pc.run`` and ``pc.create``. Names and units are Docker's; sizes in bytes or as ``"128m"``."""
+class RunOptions(LimitWords, total=False):
+    """The options of ``pc.run`` and ``pc.create``. Names and units are Docker's; sizes in bytes or as ``"128m"``, times in seconds or as
+    ``"1m30s"``."""
 
     name: str | None
-    memory: str | int | None
-    memory_swap: str | int | None
-    memory_reservation: str | int | None
-    cpus: str | float | None
-    cpu_shares: str | int | None
-    cpuset_cpus: str | None
-    pids_limit: str | int | None
-    blkio_weight: str | int | None
     ports: Ports
+    expose: Iterable[str | int] | str | int | None
+    publish_all: bool
     volumes: Volumes
     mounts: Iterable[str | Mount] | None
-    tmpfs: Iterable[str] | Mapping[str, str] | None
+    tmpfs: Words | Mapping[str, str]
+    shm_size: str | int | None
+    devices: Iterable[str | Device] | str | None
+    device_cgroup_rules: Words
     env: Pairs
-    env_file: Iterable[str] | None
+    env_file: Words
     workdir: str | None
-    user: str | int | None
-    hostname: str | None
-    labels: Pairs
     entrypoint: str | Sequence[str] | None
+    user: str | int | None
+    group_add: Iterable[str | int] | str | None
+    hostname: str | None
+    domainname: str | None
+    labels: Pairs
+    label_file: Words
+    annotations: Pairs
     network: str | None
+    add_host: Words | Mapping[str, str]
+    dns: Words
+    dns_search: Words
+    dns_option: Words
+    pid: str | None
+    ipc: str | None
+    uts: str | None
+    cgroupns: str | None
+    userns: str | None
+    privileged: bool
+    cap_add: Words
+    cap_drop: Words
+    security_opt: Words
+    sysctls: Pairs
+    ulimits: Iterable[str | Ulimit] | Mapping[str, Any] | str | None
+    oom_score_adj: str | int | None
     read_only: bool
+    tty: bool
+    init: bool
     rm: bool
     replace: bool
-    userns: str | None
-    stop_signal: str | None
+    restart: str | RestartPolicy | None
+    lifetime: str | None
+    stop_signal: str | int | None
+    stop_timeout: Seconds
+    health_cmd: str | Sequence[str] | None
+    health_interval: Seconds
+    health_timeout: Seconds
+    health_retries: str | int | None
+    health_start_period: Seconds
+    health_start_interval: Seconds
+    no_healthcheck: bool
+    cidfile: str | None
     require_isolation: str | None
 
 
 def container_config(
-    image: str,
-    command: str | Sequence[str] | None = None,
-    *,
-    name: str | None = None,
-    memory: str | int | None = None,
-    memory_swap: str | int | None = None,
-    memory_reservation: str | int | None = None,
-    cpus: str | float | None = None,
-    cpu_shares: str | int | None = None,
-    cpuset_cpus: str | None = None,
-    pids_limit: str | int | None = None,
-    blkio_weight: str | int | None = None,
-    ports: Ports = None,
-    volumes: Volumes = None,
-    mounts: Iterable[str | Mount] | None = None,
-    tmpfs: Iterable[str] | Mapping[str, str] | None = None,
-    env: Pairs = None,
-    env_file: Iterable[str] | None = None,
-    workdir: str | None = None,
-    user: str | int | None = None,
-    hostname: str | None = None,
-    labels: Pairs = None,
-    entrypoint: str | Sequence[str] | None = None,
-    network: str | None = None,
-    read_only: bool = False,
-    rm: bool = False,
-    replace: bool = False,
-    interactive: bool = False,
-    userns: str | None = None,
-    stop_signal: str | None = None,
-    require_isolation: str | None = None,
+    image: str, command: str | Sequence[str] | None = None, *, interactive: bool = False, **options: Unpack[RunOptions]
 ) -> ContainerConfig:
-    """Translate. Option names and units are Docker's. Whether this machine can give what is asked, the engine says.
+    """Translate. What is None was not given. Whether this machine can give what is asked, the engine says.
 
-    :raises UsageError: the first value that cannot be read.
+    :raises UsageError: the first value that cannot be read, or two that contradict each other.
     """
     if not image or image.startswith("-"):
         raise UsageError(f"{image!r} is not the name of an image", "see: %container images; or use host")
-    return ContainerConfig(
+    given: Callable[[str], Any] = options.get
+    entrypoint, shm_size, stop_timeout, user = given("entrypoint"), given("shm_size"), given("stop_timeout"), given("user")
+    config = ContainerConfig(
         image=image,
         command=command_words(command),
-        name=name or "",
+        name=given("name") or "",
         entrypoint=None if entrypoint is None else entrypoint_words(entrypoint),
-        env=environment(env, env_file or ()),
-        workdir=workdir or "",
+        env=environment(given("env"), several(given("env_file"))),
+        workdir=given("workdir") or "",
         user="" if user is None else str(user),
-        hostname=hostname or "",
-        labels=pairs(labels, "label"),
-        ports=port_list(ports),
-        mounts=(*volume_list(volumes), *[parse_mount(mount) for mount in mounts or ()], *tmpfs_list(tmpfs)),
-        network=network or "bridge",
-        resources=Resources(
-            memory=_size(memory, "--memory"),
-            memory_swap=_size(memory_swap, "--memory-swap"),
-            memory_reservation=_size(memory_reservation, "--memory-reservation"),
-            cpus=None if cpus is None else parse_cpus(cpus),
-            cpu_shares=_whole(cpu_shares, "--cpu-shares"),
-            cpuset_cpus=_cpuset(cpuset_cpus),
-            pids_limit=_whole(pids_limit, "--pids-limit"),
-            blkio_weight=_whole(blkio_weight, "--blkio-weight"),
-        ),
-        read_only=read_only,
-        auto_remove=rm,
-        replace=replace,
+        group_add=tuple(map(str, several(given("group_add")))),
+        hostname=given("hostname") or "",
+        domainname=given("domainname") or "",
+        labels=pairs(label_files(given("label_file")), "label") | pairs(given("labels"), "label"),
+        annotations=pairs(given("annotations"), "annotation"),
+        ports=port_list(given("ports")),
+        expose=exposed_list(given("expose")),
+        publish_all=bool(given("publish_all")),
+        mounts=(*volume_list(given("volumes")), *map(parse_mount, given("mounts") or ()), *tmpfs_list(given("tmpfs"))),
+        shm_size=None if shm_size is None else parse_size(shm_size, "--shm-size"),
+        devices=device_list(given("devices")),
+        device_cgroup_rules=several(given("device_cgroup_rules")),
+        network=given("network") or "bridge",
+        extra_hosts=host_list(given("add_host")),
+        dns=several(given("dns")),
+        dns_search=several(given("dns_search")),
+        dns_options=several(given("dns_option")),
+        pid=given("pid") or "",
+        ipc=given("ipc") or "",
+        uts=given("uts") or "",
+        cgroupns=given("cgroupns") or "",
+        userns=given("userns") or "auto",
+        privileged=bool(given("privileged")),
+        cap_add=several(given("cap_add")),
+        cap_drop=several(given("cap_drop")),
+        security_opt=several(given("security_opt")),
+        sysctls=pairs(given("sysctls"), "sysctl"),
+        ulimits=ulimit_list(given("ulimits")),
+        oom_score_adj=_number(given("oom_score_adj"), "--oom-score-adj"),
+        resources=resources_of(options),
+        read_only=bool(given("read_only")),
+        tty=bool(given("tty")),
+        init=bool(given("init")),
+        auto_remove=bool(given("rm")),
+        replace=bool(given("replace")),
         stdin_open=interactive,
-        userns=userns or "auto",
-        stop_signal=stop_signal or "",
-        require_isolation=require_isolation or "",
+        restart=restart_policy(given("restart")),
+        lifetime=given("lifetime") or "detached",
+        stop_signal=str(given("stop_signal") or ""),
+        stop_timeout=None if stop_timeout is None else _timeout(stop_timeout),
+        health=health_check(options),
+        cidfile=given("cidfile") or "",
+        require_isolation=given("require_isolation") or "",
     )
+    if config.auto_remove and config.restart.name != "no":
+        raise UsageError(f"--restart {config.restart.name} and --rm contradict each other", "leave one of them out")
+    return config
+
+
+def _number(value: str | int | None, option: str) -> int | None:
+    return None if value is None else whole(value, option)
+
+
+def _timeout(value: str | float) -> float:
+    """Seconds; -1 waits for ever (Docker)."""
+    return -1.0 if str(value) == "-1" else seconds(value, "--stop-timeout")
 
 
 def exec_config(
@@ -152,25 +191,6 @@ def entrypoint_words(entrypoint: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(entrypoint, str):
         return (entrypoint,) if entrypoint else ()
     return tuple(entrypoint)
-
-
-def _size(value: str | int | None, option: str) -> int | None:
-    return None if value is None else parse_size(value, option)
-
-
-def _cpuset(value: str | None) -> str | None:
-    if value is not None:
-        parse_cpuset(value)
-    return value
-
-
-def _whole(value: str | int | None, option: str) -> int | None:
-    if value is None:
-        return None
-    try:
-        return int(value)
-    except ValueError:
-        raise LimitError(f"{option} {value!r} is not a whole number", f"for example {option} 64") from None
 
 
 def environment(env: Pairs, files: Iterable[str]) -> dict[str, str]:

@@ -10,20 +10,21 @@ import sys
 import time
 from typing import Any
 
-from ..errors import IsolationError, NameInUse, UsageError, near
+from ..errors import IsolationError, NameInUse, UsageError
 from ..images.store import Store
 from ..linux import trees
 from ..linux.cgroups import limits
 from ..network import names as network_names
 from ..paths import Paths
-from ..protocol import ContainerConfig, Mount
-from ..runtime import client, isolation, recover, state
-from ..runtime.spec import Facts, command_of, oci_spec
-from . import naming
-from .folders import STEP
+from ..protocol import ContainerConfig, Port
+from ..runtime import client, init_program, isolation, recover, state
+from ..runtime.privileges import privileges_of
+from ..runtime.spec import INIT, Facts, command_of, oci_spec
+from ..runtime.spec_mounts import bind, device_binds
+from . import devices, naming, sharing, validity
+from .folders import STEP, Folders
 from .keeping import keeping
 
-NETWORKS = ("bridge", "none", "host")
 _NO_USER_NAMESPACE = ("user namespace", "ID-mapped overlay (Linux 5.19)", "proc in a user namespace")
 
 
@@ -35,23 +36,49 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
     """
     image = store.resolve(config.image) if rootfs is None else None
     image_config: dict[str, Any] = (image.config.get("config") or {}) if image else {}
-    _check(config, image_config)
-    facts = machine_facts(paths, config)
-    resources = limits.to_oci(config.resources)
+    folders = Folders(paths)
+    shared = sharing.resolve(config, folders.root, folders.find)
+    config = shared.config
+    validity.check(config, image_config)
+    facts = machine_facts(paths, shared)
+    privileges = privileges_of(config, facts.user_namespace)
+    _require(config, [*facts.notes, *privileges.notes])
+    resources = limits.to_oci(config.resources) | {"devices": devices.rules(config)}
+    nodes = devices.nodes(config)
+    kept = keeping(config, image_config)
     container_id = secrets.token_hex(32)
     folder = f"{paths.containers}/{container_id}"
     building = f"{paths.containers}/{recover.new_folder_name(container_id)}"
     os.mkdir(building, 0o711)
-    name = ""
+    name, cidfile = "", ""
     try:
-        resolv, notes = network_names.resolv_conf(config.network)
-        files = _files(building, folder, config, container_id, resolv)
+        files, notes = _files(building, folder, shared, container_id, folders)
         roots = _rootfs(building, folder, image.rootfs if image else rootfs)
-        spec = oci_spec(config, image_config, container_id=container_id, resources=resources, facts=facts, files=files)
+        spec = oci_spec(
+            config,
+            image_config,
+            container_id=container_id,
+            resources=resources,
+            facts=facts,
+            files=files,
+            privileges=privileges,
+            joins=shared.joins,
+            devices=nodes,
+        )
+        if config.init:
+            spec["mounts"].append(bind(init_program.path(str(paths.home)), INIT, facts.user_namespace, "ro"))
+        if config.privileged:
+            spec["mounts"] += device_binds([(node, node) for node in devices.of_the_machine()])
         if config.read_only:
             spec["annotations"]["io.pycontainers.folders"] = ":".join(f for f in roots["folders"] if f != "/")
+        cidfile = _write_cidfile(config.cidfile, container_id)
         name = _claim(paths, config.name, container_id)
-        record = _record(config, image, image_config, container_id, name, spec, roots, [*facts.notes, *notes])
+        record = {
+            **_record(config, image, image_config, container_id, name, roots),
+            **kept,
+            "joins": shared.joins,
+            "notes": list(dict.fromkeys([*facts.notes, *privileges.notes, *notes])),
+        }
         state.write(building, "config.json", spec)
         state.write(building, "container.json", record)
         if step is not None:
@@ -61,6 +88,8 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         trees.remove(building)
         if name:
             state.release_name(str(paths.containers), name, container_id)
+        if cidfile:
+            os.unlink(cidfile)
         raise
     return container_id
 
@@ -77,10 +106,10 @@ def before_start(paths: Paths, container_id: str) -> None:
         network.connect(paths).close()
 
 
-def machine_facts(paths: Paths, config: ContainerConfig) -> Facts:
-    """What the machine allows, as the spec needs to know it.
+def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
+    """What the machine allows and the container gets, as the spec needs to know it.
 
-    :raises IsolationError: something without which no container can run is refused; or less than ``require_isolation`` asks.
+    :raises IsolationError: something without which no container can run is refused.
     """
     probes = client.isolation(paths)
     refused = {p["name"]: p for p in probes if p["errno"]}
@@ -88,69 +117,55 @@ def machine_facts(paths: Paths, config: ContainerConfig) -> Facts:
         if probe["level"] == isolation.NEEDED:
             raise IsolationError(f"this machine refuses the {probe['name']} ({probe['why']})", probe["remedy"])
     notes = list(dict.fromkeys(p["note"] for p in refused.values()))
-    if config.userns == "host":
+    if shared.config.userns == "host":
         notes.append("--userns host: root inside is root outside")
-    if config.require_isolation == "full" and notes:
-        raise IsolationError(f"full isolation was asked for: {notes[0]}", "leave out --require-isolation, or see doctor")
+    elif shared.host_user:
+        notes.append(f"shares namespaces with {shared.host_user!r}, which has no user namespace: root inside is root outside")
+    able = not any(name in refused for name in _NO_USER_NAMESPACE)
     return Facts(
-        user_namespace=not any(name in refused for name in _NO_USER_NAMESPACE),
+        user_namespace=able and shared.config.userns != "host" and not shared.host_user,
         time_namespace="time namespace" not in refused,
         cgroup_namespace="cgroup namespace" not in refused,
         notes=tuple(notes),
     )
 
 
-def _check(config: ContainerConfig, image_config: dict[str, Any]) -> None:
-    if config.name:
-        naming.check(config.name)
-    if config.network not in NETWORKS:
-        raise UsageError(f"network {config.network!r} does not exist", near(config.network, NETWORKS) or f"one of {', '.join(NETWORKS)}")
-    if config.ports and config.network == "none":
-        raise UsageError("a container with --network none has no ports to publish", "leave out -p, or use --network bridge")
-    if config.userns not in ("auto", "host", ""):
-        raise UsageError(f"--userns {config.userns!r} is unknown", "auto or host")
-    if config.require_isolation not in ("", "full"):
-        raise UsageError(f"--require-isolation {config.require_isolation!r} is unknown", "full")
-    if config.hostname and (len(config.hostname) > 63 or not all(c.isalnum() or c in "-." for c in config.hostname)):
-        raise UsageError(f"hostname {config.hostname!r} is not valid", "letters, digits and '-', at most 63")
-    if not command_of(config, image_config):
-        raise UsageError(f"image {config.image!r} has no command of its own", "give one after the image's name")
-    workdir = config.workdir or image_config.get("WorkingDir") or "/"
-    if not workdir.startswith("/"):
-        raise UsageError(f"working directory {workdir!r} is not an absolute path", "for example -w /data")
-    for text in (*command_of(config, image_config), *config.env, *config.env.values()):
-        if "\0" in text:
-            raise UsageError("a command or environment value holds a NUL byte", "")
-    limits.check_resources(config.resources)
-    targets = set()
-    for mount in config.mounts:
-        _check_mount(mount)
-        if mount.target in targets:
-            raise UsageError(f"two mounts on {mount.target}", "give each its own target")
-        targets.add(mount.target)
+def _require(config: ContainerConfig, notes: list[str]) -> None:
+    """:raises IsolationError: isolation is less than ``require_isolation`` asks."""
+    shared = [f"--{kind} {mode}" for kind in ("pid", "ipc", "uts", "network", "cgroupns") if (mode := getattr(config, kind)) == "host"]
+    if config.require_isolation == "full" and (notes or shared):
+        raise IsolationError(f"full isolation was asked for: {[*notes, *shared][0]}", "leave out --require-isolation, or see doctor")
 
 
-def _check_mount(mount: Mount) -> None:
-    if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/" or ".." in mount.target.split("/"):
-        raise UsageError(f"mount target {mount.target!r} is not an absolute path below /", "for example -v DIR:/data")
-    if mount.type == "bind":
-        if not mount.source.startswith("/"):
-            raise UsageError(f"mount source {mount.source!r} is not an absolute path", "for example -v $PWD/data:/data")
-        if not mount.create and not os.path.exists(mount.source):
-            raise UsageError(f"mount source {mount.source} does not exist", "make it first, or use -v, which makes a folder")
-    elif mount.type != "tmpfs":
-        raise UsageError(f"mount type {mount.type!r} is not supported", "bind or tmpfs")
-
-
-def _files(building: str, folder: str, config: ContainerConfig, container_id: str, resolv: str) -> dict[str, str]:
-    hostname = config.hostname or container_id[:12]
+def _files(
+    building: str, folder: str, shared: sharing.Sharing, container_id: str, folders: Folders
+) -> tuple[dict[str, str], list[str]]:
+    """(container path -> host path of /etc/hosts, hostname and resolv.conf, notes). Who shares a network shares these files (Docker)."""
+    config = shared.config
     os.mkdir(f"{building}/etc", 0o711)
-    texts = {"hosts": network_names.hosts(hostname, config.network), "hostname": hostname + "\n", "resolv.conf": resolv}
-    for name, text in texts.items():
+    names = ("hosts", "hostname", "resolv.conf")
+    if owner := shared.joins.get("network"):
+        return {f"/etc/{name}": f"{folders.path(owner)}/etc/{name}" for name in names}, []
+    hostname = os.uname().nodename if config.uts == "host" else config.hostname or container_id[:12]
+    resolv, notes = network_names.resolv_conf(config.network, config.dns, config.dns_search, config.dns_options)
+    hosts = network_names.hosts(hostname, config.network, config.extra_hosts)
+    for name, text in zip(names, (hosts, hostname + "\n", resolv), strict=True):
         with open(f"{building}/etc/{name}", "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(f"{building}/etc/{name}", 0o644)
-    return {f"/etc/{name}": f"{folder}/etc/{name}" for name in texts}
+    return {f"/etc/{name}": f"{folder}/etc/{name}" for name in names}, notes
+
+
+def _write_cidfile(path: str, container_id: str) -> str:
+    """The file whose removal undoes it, "" where none was asked for."""
+    if not path:
+        return ""
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(container_id)
+    except OSError as error:
+        raise UsageError(f"--cidfile {path}: {error.strerror}", "choose another file") from None
+    return os.path.abspath(path)
 
 
 def _rootfs(building: str, folder: str, rootfs: Any) -> dict[str, Any]:
@@ -192,14 +207,7 @@ def _claim(paths: Paths, name: str, container_id: str) -> str:
 
 
 def _record(
-    config: ContainerConfig,
-    image: Any,
-    image_config: dict[str, Any],
-    container_id: str,
-    name: str,
-    spec: dict[str, Any],
-    roots: dict[str, Any],
-    notes: list[str],
+    config: ContainerConfig, image: Any, image_config: dict[str, Any], container_id: str, name: str, roots: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "id": container_id,
@@ -207,19 +215,35 @@ def _record(
         "image": config.image,
         "image_id": image.id if image else "",
         "rootfs": roots,
-        "command": spec["process"]["args"],
+        "command": command_of(config, image_config),
         "created": time.time(),
-        "ports": [dataclasses.asdict(port) for port in config.ports],
+        "ports": [dataclasses.asdict(port) for port in _ports(config, image_config)],
         "mounts": [dataclasses.asdict(mount) for mount in config.mounts],
         "network": config.network,
-        "hostname": spec["hostname"],
+        "pid": config.pid,
+        "ipc": config.ipc,
+        "uts": config.uts,
+        "hostname": config.hostname or container_id[:12],
+        "extra_hosts": list(config.extra_hosts),
         "labels": {**(image_config.get("Labels") or {}), **config.labels},
         "resources": dataclasses.asdict(config.resources),
         "auto_remove": config.auto_remove,
         "stop_signal": config.stop_signal or image_config.get("StopSignal") or "SIGTERM",
         "notebook": os.environ.get("JPY_SESSION_NAME", ""),
-        "notes": notes,
-        **keeping(config, image_config),
         # whose packages the network helper needs; a supervisor may have to start it when no notebook is there
         "python": sys.executable,
     }
+
+
+def _ports(config: ContainerConfig, image_config: dict[str, Any]) -> list[Port]:
+    """What is published; with ``--publish-all`` every exposed port that is not yet, on a free one."""
+    found = list(config.ports)
+    if config.publish_all:
+        taken = {(port.container_port, port.protocol) for port in found}
+        for exposed in (*config.expose, *(image_config.get("ExposedPorts") or ())):
+            number, _, protocol = exposed.partition("/")
+            key = (int(number), protocol or "tcp")
+            if key not in taken:
+                taken.add(key)
+                found.append(Port(*key[:1], protocol=key[1]))
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from ..errors import NotFound, UsageError, near
 from ..paths import Paths
 from ..runtime import state
 
@@ -27,6 +28,22 @@ class Folders:
 
     def name(self, container_id: str) -> str:
         return str((state.read(self.path(container_id), "container.json") or {}).get("name", ""))
+
+    def find(self, container: str) -> str:
+        """Full id of a name, an id, or an unambiguous start of one. :raises NotFound: there is none."""
+        if not container:
+            raise UsageError("no container named", "give a name or an id; ps -a lists them")
+        owner = state.named(self.root, container) if "/" not in container else None
+        if owner and os.path.isdir(self.path(owner)):
+            return owner
+        ids = self.ids()
+        found = [name for name in ids if name.startswith(container)] if len(container) >= 2 else []
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1:
+            raise UsageError(f"{container!r} is the start of {len(found)} container ids", "give more characters")
+        names = [self.name(name) for name in ids]
+        raise NotFound(f"no container {container!r}", near(container, names) or "ps -a lists all")
 
     def remove(self, container_id: str) -> None:
         """Delete a container that does not run; nothing when it is gone. :raises StateError: somebody works on it."""

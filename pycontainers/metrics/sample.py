@@ -149,6 +149,8 @@ class ProcessSampler:
         there = {int(name) for name in os.listdir("/proc") if name.isdigit()}
         before = self._inside
         self._inside = {}
+        # From the oldest: a child that is waited for between the look at its parent and at itself is missed until the next reading. The
+        # other way round it would be counted twice, and a counter that never falls would keep that.
         for pid in sorted(there - self._outside):
             try:
                 process = _Process(pid)

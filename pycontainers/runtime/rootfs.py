@@ -204,8 +204,8 @@ def _bind(mount: dict[str, Any], userns: int | None) -> int:
     except OSError as error:
         raise IsolationError(f"cannot bind {source}: {error.strerror}", "the source of a bind must exist on this machine") from error
     try:
-        if userns is not None and mount["destination"] != "/sys":
-            mounts.set_attributes(tree, userns=userns, recursive=options.recursive)
+        if userns is not None and options.idmap:
+            mounts.set_attributes(tree, userns=userns, recursive=options.idmap == "ridmap")
         options.apply(tree)
         # A volume must not carry the container's mounts back to the host, nor the host's later ones in, unless that is asked for.
         options.apply_propagation(tree, mounts.MS_PRIVATE)

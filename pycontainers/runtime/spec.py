@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..protocol import ContainerConfig, Mount
+from ..linux.namespaces import KINDS
+from ..protocol import ContainerConfig
 from . import defaults
-from .seccomp_profile import default_profile
+from .privileges import Privileges
+from .spec_mounts import mounts
+
+INIT = "/sbin/docker-init"
+"""Where ``--init`` puts its program (Docker's own place)."""
+_UNLIMITED = (1 << 64) - 1  # RLIM_INFINITY as the specification writes it
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the machine allows, as :mod:`pycontainers.runtime.isolation` found it; plain data."""
+    """What the machine allows, as :mod:`pycontainers.runtime.isolation` found it; plain data.
+
+    ``user_namespace``: the container gets one (its own, or that of the containers it shares namespaces with).
+    """
 
     user_namespace: bool = True
     time_namespace: bool = True
@@ -31,50 +39,66 @@ def oci_spec(
     resources: Mapping[str, Any],
     facts: Facts,
     files: Mapping[str, str],
+    privileges: Privileges,
+    joins: Mapping[str, str],
+    devices: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The runtime spec of a container.
 
-    :param image: the ``config`` part of the OCI image config (Env, Cmd, Entrypoint, WorkingDir, User, …).
-    :param resources: the OCI ``linux.resources`` object.
+    :param config: checked, with ids for the names of other containers. ``image``: the ``config`` part of the OCI image config.
+    :param resources: the OCI ``linux.resources`` object. ``devices``: OCI ``linux.devices``.
     :param files: container path -> host path of the files that the runtime makes (/etc/hosts, …), bound over the image's.
+    :param joins: namespace type -> id of the container whose namespace is joined; the path is put in at each start (:mod:`.joining`).
     """
-    private_user = facts.user_namespace and config.userns != "host"
-    namespaces = ["pid", "mount", "uts", "ipc"]
-    if private_user:
-        namespaces.insert(0, "user")
-    if config.network != "host":
-        namespaces.append("network")
-    if facts.cgroup_namespace:
-        namespaces.append("cgroup")
-    if facts.time_namespace:
-        namespaces.append("time")
-    capabilities = list(defaults.CAPABILITIES)
-    if not private_user:
-        # Without a user namespace a device node made inside would be the host's disk.
-        capabilities.remove("CAP_MKNOD")
+    kinds = namespaces(config, facts)
     linux: dict[str, Any] = {
-        "namespaces": [{"type": kind} for kind in namespaces],
+        "namespaces": [_namespace(kind, kind in joins) for kind in kinds],
         "resources": dict(resources),
         "cgroupsPath": f"/pycontainers/{container_id}",
-        "maskedPaths": defaults.MASKED_PATHS + sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle")),
-        "readonlyPaths": list(defaults.READONLY_PATHS),
-        "seccomp": default_profile(capabilities),
+        "maskedPaths": privileges.masked,
+        "readonlyPaths": privileges.readonly,
         "rootfsPropagation": "rprivate",
     }
-    if private_user:
+    if privileges.seccomp is not None:
+        linux["seccomp"] = privileges.seccomp
+    if devices:
+        linux["devices"] = [dict(device) for device in devices]
+    if facts.user_namespace:
+        # Of a joined user namespace too: it says how owners are mapped in the mounts.
         mapping = [{"containerID": 0, "hostID": defaults.HOST_ID_BASE, "size": defaults.ID_COUNT}]
         linux["uidMappings"] = linux["gidMappings"] = mapping
-    if config.network != "host":
-        linux["sysctl"] = dict(defaults.SYSCTLS)
-    return {
+    own_network = "network" in kinds and "network" not in joins
+    if own_network or config.sysctls:
+        linux["sysctl"] = (defaults.SYSCTLS if own_network else {}) | config.sysctls
+    spec = {
         "ociVersion": "1.2.0",
-        "process": _process(config, image, capabilities, config.hostname or container_id[:12]),
+        "process": _process(config, image, privileges, container_id),
         "root": {"path": "rootfs", "readonly": config.read_only},
-        "hostname": config.hostname or container_id[:12],
-        "mounts": _mounts(config, files),
-        "annotations": {"io.pycontainers.image": config.image},
+        "mounts": mounts(config, files, privileges, private_user=facts.user_namespace, own_cgroups="cgroup" in kinds),
+        "annotations": config.annotations | {"io.pycontainers.image": config.image},
         "linux": linux,
     }
+    if "uts" in kinds and "uts" not in joins:
+        spec["hostname"] = config.hostname or container_id[:12]
+        if config.domainname:
+            spec["domainname"] = config.domainname
+    return spec
+
+
+def namespaces(config: ContainerConfig, facts: Facts) -> list[str]:
+    """The types that the container has of its own or shares with another container; of what is missing it shares the host's."""
+    kinds = ["user"] if facts.user_namespace else []
+    kinds.append("mount")
+    kinds += [kind for kind in ("pid", "uts", "ipc", "network") if getattr(config, kind) != "host"]
+    if facts.cgroup_namespace and config.cgroupns != "host":
+        kinds.append("cgroup")
+    if facts.time_namespace:
+        kinds.append("time")
+    return kinds
+
+
+def _namespace(kind: str, joined: bool) -> dict[str, str]:
+    return {"type": kind, "path": f"/proc/0/ns/{KINDS[kind][1]}"} if joined else {"type": kind}
 
 
 def command_of(config: ContainerConfig, image: Mapping[str, Any]) -> list[str]:
@@ -85,41 +109,39 @@ def command_of(config: ContainerConfig, image: Mapping[str, Any]) -> list[str]:
     return [*entrypoint, *(config.command or image.get("Cmd") or ())]
 
 
-def _process(config: ContainerConfig, image: Mapping[str, Any], capabilities: list[str], hostname: str) -> dict[str, Any]:
-    environment = {"PATH": defaults.PATH, "HOSTNAME": hostname}
+def _process(config: ContainerConfig, image: Mapping[str, Any], privileges: Privileges, container_id: str) -> dict[str, Any]:
+    environment = {"PATH": defaults.PATH}
+    if config.uts in ("", "private"):
+        environment["HOSTNAME"] = config.hostname or container_id[:12]
+    if config.tty:
+        environment["TERM"] = "xterm"
     environment.update(item.partition("=")[::2] for item in image.get("Env") or ())
     environment.update(config.env)
-    # init adds HOME from the image's passwd when it is not given.
-    return {
-        "terminal": False,
-        # The name is resolved in the image's own passwd by init, and shown here as given.
-        "user": {"uid": 0, "gid": 0, "username": config.user or image.get("User") or ""},
-        "args": command_of(config, image),
+    # HOME follows from the image's passwd; init adds it when it is not given.
+    user: dict[str, Any] = {"uid": 0, "gid": 0, "username": config.user or image.get("User") or "0"}
+    if config.group_add:
+        user["additionalGids"] = [int(group) if group.isdigit() else group for group in config.group_add]
+    names = privileges.capabilities
+    process: dict[str, Any] = {
+        "terminal": config.tty,
+        # Names of users and groups are resolved in the image's own files by init, and shown here as given.
+        "user": user,
+        "args": [*([INIT, "--"] if config.init else []), *command_of(config, image)],
         "env": [f"{key}={value}" for key, value in environment.items()],
         "cwd": config.workdir or image.get("WorkingDir") or "/",
-        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-        "noNewPrivileges": True,
-        "rlimits": [],
+        "capabilities": {"bounding": names, "effective": names, "permitted": names},
+        "noNewPrivileges": privileges.no_new_privileges,
+        "rlimits": [
+            {
+                "type": f"RLIMIT_{limit.name.upper()}",
+                "soft": _UNLIMITED if limit.soft == -1 else limit.soft,
+                "hard": _UNLIMITED if limit.hard == -1 else limit.hard,
+            }
+            for limit in config.ulimits
+        ],
     }
-
-
-def _mounts(config: ContainerConfig, files: Mapping[str, str]) -> list[dict[str, Any]]:
-    mounts = [dict(mount) for mount in defaults.MOUNTS]
-    if config.network == "host":
-        # A fresh sysfs needs to own the network namespace (it shows its devices): the host's is bound, without what is mounted
-        # below it, read-only.
-        for mount in mounts:
-            if mount["destination"] == "/sys":
-                mount.update(type="bind", source="/sys", options=["bind", "nosuid", "noexec", "nodev", "ro"])
-    mounts += [{"destination": target, "type": "bind", "source": source, "options": ["bind", "rw"]} for target, source in files.items()]
-    return mounts + [_user_mount(mount) for mount in sorted(config.mounts, key=lambda mount: mount.target.count("/"))]
-
-
-def _user_mount(mount: Mount) -> dict[str, Any]:
-    read_only = ["ro"] if mount.read_only else ["rw"]
-    below = ["rro"] if mount.read_only else []
-    if mount.type == "tmpfs":
-        given = {option.partition("=")[0] for option in mount.options}
-        base = ["nosuid", "nodev", "noexec", *([] if "mode" in given else ["mode=1777"])]
-        return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": [*base, *read_only, *mount.options]}
-    return {"destination": mount.target, "type": "bind", "source": mount.source, "options": ["rbind", "rnodev", *below]}
+    if config.oom_score_adj is not None:
+        process["oomScoreAdj"] = config.oom_score_adj
+    if privileges.apparmor:
+        process["apparmorProfile"] = privileges.apparmor
+    return process

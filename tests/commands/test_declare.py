@@ -121,7 +121,7 @@ def names(kind: str) -> list[str]:
         ([], "st", ["start", "stats", "stop"]),
         (["stop"], "", ["web"]),
         (["rm", "web"], "o", ["old"]),
-        (["run"], "--mem", ["--memory", "--memory-reservation", "--memory-swap"]),
+        (["run"], "--mem", ["--memory", "--memory-reservation", "--memory-swap", "--memory-swappiness"]),
         (["run", "-d"], "", ["host", "visits:latest"]),
         (["run", "--network"], "", ["bridge", "host", "none"]),
         (["run"], "--network=n", ["--network=none"]),

@@ -160,8 +160,13 @@ def test_commands_and_entrypoints() -> None:
 def test_typed_options_name_every_parameter() -> None:
     import inspect
 
-    parameters = set(inspect.signature(container_config).parameters) - {"image", "command", "interactive"}
-    assert set(RunOptions.__annotations__) == parameters
+    import pycontainers as pc
+    from pycontainers.commands import run
+    from pycontainers.commands.declare import find
+
+    options = {run.PLURAL.get(option.dest, option.dest) for option in find("create").options} - {"interactive"}
+    assert set(RunOptions.__annotations__) == options
+    assert set(inspect.signature(pc.create).parameters) == options | {"image", "command"}
 
 
 def test_build_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pycontainers.errors import ContainersError, NameInUse
 from pycontainers.protocol import ContainerConfig, Mount
 from pycontainers.runtime import logs, recover, spec, state, users
+from pycontainers.runtime.privileges import privileges_of
 
 FILES = {
     "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1001::/home/ann:/bin/sh\n123:x:7:7::/odd:/bin/sh\nbroken line\n",
@@ -146,11 +147,13 @@ def test_spec_names_what_is_asked() -> None:
         resources={"pids": {"limit": 3}},
         facts=spec.Facts(),
         files={},
+        privileges=privileges_of(config, True),
+        joins={},
     )
     assert made["process"]["user"]["username"] == "ann"
     assert set(made["process"]["env"]) >= {"A=b", "B=c"}
     assert made["linux"]["resources"] == {"pids": {"limit": 3}}
-    assert made["mounts"][-1] == {"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind", "rnodev", "rro"]}
+    assert made["mounts"][-1] == {"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind", "rnodev", "rro", "ridmap"]}
     assert {n["type"] for n in made["linux"]["namespaces"]} == {"user", "pid", "mount", "uts", "ipc", "network", "cgroup", "time"}
 
 
@@ -168,6 +171,8 @@ def test_entrypoint_and_command(config: ContainerConfig, image: dict[str, list[s
 
 
 def test_without_user_namespace_there_is_no_mknod() -> None:
-    made = spec.oci_spec(ContainerConfig("x", ("a",), userns="host"), {}, container_id="f" * 64, resources={}, facts=spec.Facts(), files={})
+    config, facts = ContainerConfig("x", ("a",), userns="host"), spec.Facts(user_namespace=False)
+    privileges = privileges_of(config, facts.user_namespace)
+    made = spec.oci_spec(config, {}, container_id="f" * 64, resources={}, facts=facts, files={}, privileges=privileges, joins={})
     assert "uidMappings" not in made["linux"]
     assert "CAP_MKNOD" not in made["process"]["capabilities"]["bounding"]

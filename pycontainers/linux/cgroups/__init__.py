@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .delegation import Delegation, delegation
+from .delegated import Delegation, delegation
 from .group import Group, enter
 from .layout import Layout, layout
 from .making import check, create, open

@@ -152,10 +152,22 @@ class Transaction:
             refused = []
             for path, old in waiting:
                 try:
-                    files.write(path, old)
+                    _put_back(path, old)
                 except OSError:
                     refused.append((path, old))
             if len(refused) == len(waiting):
                 break
             waiting = refused
         self._done = []
+
+
+def _put_back(path: str, old: str) -> None:
+    try:
+        files.write(path, old)
+    except OSError as error:
+        # A v2 cpuset that was never set follows its parent; with processes in it, it takes no empty list any more (validate_change in
+        # kernel/cgroup/cpuset.c). What the parent has is the same then, as long as that stays.
+        if error.errno != errno.ENOSPC or old != "\n":
+            raise
+        folder, name = os.path.split(path)
+        files.write(path, files.read(f"{os.path.dirname(folder)}/{name}.effective").strip())

@@ -44,56 +44,55 @@ def _enable(folder: str, wanted: dict[str, str], is_base: bool) -> dict[str, str
     missing = {}
     available = files.read(f"{folder}/cgroup.controllers").split()
     enabled = files.read(f"{folder}/cgroup.subtree_control").split()
+    lacking = [name for name in wanted if name in available and name not in enabled]
+    # The real root has no cgroup.type, and may have processes and pass controllers on.
+    if is_base and lacking and os.path.exists(f"{folder}/cgroup.type") and not make_room(folder):
+        busy = OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return {wanted[name]: _refusal(folder, name, busy) for name in lacking}
     for name, ours in wanted.items():
         if name not in available:
             missing[ours] = f"{folder} does not have the {name} controller"
         elif name not in enabled:
             try:
-                _pass_on(folder, name, is_base)
+                files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
             except OSError as error:
                 missing[ours] = _refusal(folder, name, error)
     return missing
 
 
-def _pass_on(folder: str, name: str, is_base: bool) -> None:
-    try:
-        files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
-    except OSError as error:
-        # "No Internal Process Constraint": a group other than the real root has processes, or passes controllers on, never both.
-        if error.errno != errno.EBUSY or not is_base:
-            raise
-        make_room(folder)
-        files.write(f"{folder}/cgroup.subtree_control", f"+{name}")
-
-
 ROOM = "pycontainers-outside"
 
 
-def make_room(folder: str) -> None:
-    """Move the processes of a group that was delegated to us into a leaf below it, so that it can pass controllers on.
+def make_room(folder: str) -> bool:
+    """Move the processes of a group that was delegated to us into a leaf below it, so that it can pass controllers on: a group other than
+    the real root has processes, or passes controllers on, never both (No Internal Process Constraint). Before the first is passed on:
+    cpu, cpuset and pids are taken even with processes, but make it the root of a threaded subtree, whose groups take no process.
 
     This launcher and the notebook server themselves may be there: in a systemd scope of their own, or at the root of the cgroup namespace
     of the container in which they run. They lose nothing, since every limit of the group holds for its leaves, and the leaf has none.
-    Processes that fork meanwhile leave children behind: it is done again until none is left.
-
-    :raises OSError: EBUSY when processes are left that this user may not move.
+    Processes that fork meanwhile leave children behind: it is done again until none is left (True), or none that this user may move.
     """
+    if not files.pids(folder):
+        return True
     leaf = f"{folder}/{ROOM}"
     try:
         os.mkdir(leaf, 0o755)
     except FileExistsError:
         pass
     for _ in range(50):
-        left = [pid for pid in files.pids(folder) if pid > 0]  # 0: outside of this pid namespace
+        left = files.pids(folder)
         moved = 0
         for pid in left:
+            if pid == 0:
+                continue  # outside of this pid namespace; written, it would mean ourselves
             try:
                 files.write(f"{leaf}/cgroup.procs", pid)
                 moved += 1
             except OSError as error:
                 moved += error.errno == errno.ESRCH
-        if not moved:
-            break
+        if not left or not moved:
+            return not left
+    return False
 
 
 def _refusal(folder: str, name: str, error: OSError) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pycontainers.linux import cgroups
 from pycontainers.linux.cgroups.layout import Layout, parse
 
+Start = Callable[..., "subprocess.Popen[bytes]"]
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -41,3 +43,24 @@ def group_path() -> Iterator[str]:
     left.kill()
     left.remove()
     assert not [tree for tree in where.trees if os.path.exists(tree.base + path)]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a command with a pipe for its input; it is ended with the test."""
+    started = []
+
+    def run(*command: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def has(*controllers: str) -> None:
+    missing = set(controllers) - set(cgroups.layout().controllers)
+    if missing:
+        pytest.skip(f"this machine has no {', '.join(sorted(missing))} controller")

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,11 @@ from pycontainers.linux.cgroups import making
 from pycontainers.linux.cgroups.layout import Tree
 from pycontainers.metrics.sample import Sampler
 
+from .conftest import Start, has
+
 pytestmark = pytest.mark.root
-Start = Callable[..., "subprocess.Popen[bytes]"]
 #: Python that waits for a line before it goes on, so that a group can be joined first.
 WAIT = "import sys; sys.stdin.readline()\n"
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    started = []
-
-    def run(*command: str) -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
-        return started[-1]
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def go(process: subprocess.Popen[bytes]) -> None:
@@ -45,12 +31,6 @@ def go(process: subprocess.Popen[bytes]) -> None:
 
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def has(*controllers: str) -> None:
-    missing = set(controllers) - set(cgroups.layout().controllers)
-    if missing:
-        pytest.skip(f"this machine has no {', '.join(sorted(missing))} controller")
 
 
 def test_limits_stand_in_the_kernels_files(group_path: str) -> None:

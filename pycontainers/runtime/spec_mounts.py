@@ -1,0 +1,87 @@
+"""The ``mounts`` of an OCI runtime spec: what every container has, what it shares with others, what was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..protocol import ContainerConfig, Mount
+from . import defaults
+from .privileges import Privileges
+
+#: A mount source below this is looked for in another container's own root (``--ipc container:NAME``); :mod:`.joining` puts its pid in.
+OTHER_ROOT = "/proc/0/root"
+_BIND = ["bind", "nosuid", "noexec", "nodev"]
+#: word of a tmpfs that is on unless its opposite is asked for (Docker)
+_TMPFS = {"noexec": "exec", "nosuid": "suid", "nodev": "dev"}
+
+
+def mounts(
+    config: ContainerConfig, files: Mapping[str, str], privileges: Privileges, *, private_user: bool, own_cgroups: bool
+) -> list[dict[str, Any]]:
+    """In the order in which they are mounted.
+
+    :param files: container path -> host path of the files that the runtime makes. ``own_cgroups``: it has a cgroup namespace.
+    """
+    found = {mount["destination"]: dict(mount) for mount in defaults.MOUNTS}
+    _kernel(found, privileges, own_cgroups)
+    _ipc(found, config)
+    made = [bind(source, target, private_user) for target, source in files.items()]
+    asked = [_asked(mount, config.privileged, private_user) for mount in sorted(config.mounts, key=lambda mount: mount.target.count("/"))]
+    return [*found.values(), *made, *asked]
+
+
+def _kernel(found: dict[str, dict[str, Any]], privileges: Privileges, own_cgroups: bool) -> None:
+    """/proc and /sys of namespaces that are not its own are the host's: :mod:`.rootfs` sees that and binds them."""
+    if not own_cgroups:
+        found["/sys/fs/cgroup"].update(type="bind", source="/sys/fs/cgroup", options=["rbind", *_BIND[1:], "ro", "rro"])
+    if privileges.writable_sys:
+        found["/sys"]["options"] = [word for word in found["/sys"]["options"] if word != "ro"]
+    if privileges.writable_cgroups:
+        found["/sys/fs/cgroup"]["options"] = [word for word in found["/sys/fs/cgroup"]["options"] if word not in ("ro", "rro")]
+
+
+def _ipc(found: dict[str, dict[str, Any]], config: ContainerConfig) -> None:
+    """POSIX shared memory is a file system, not part of the IPC namespace: who shares the one gets the other (Docker)."""
+    if config.ipc == "none":
+        del found["/dev/shm"]
+    elif config.ipc == "host":
+        found["/dev/shm"].update(type="bind", source="/dev/shm", options=list(_BIND))
+        if not os.path.isdir("/dev/mqueue"):
+            del found["/dev/mqueue"]
+    elif config.ipc.startswith("container:"):
+        found["/dev/shm"].update(type="bind", source=f"{OTHER_ROOT}/dev/shm", options=list(_BIND))
+    elif config.shm_size is not None:
+        kept = [word for word in found["/dev/shm"]["options"] if not word.startswith("size=")]
+        found["/dev/shm"]["options"] = [*kept, f"size={config.shm_size}"]
+
+
+def _asked(mount: Mount, privileged: bool, private_user: bool) -> dict[str, Any]:
+    if mount.type == "tmpfs":
+        given = {option.partition("=")[0] for option in mount.options}
+        base = [word for word, opposite in _TMPFS.items() if opposite not in given and word not in given]
+        base += [] if "mode" in given else ["mode=1777"]
+        options = [*base, "ro" if mount.read_only else "rw", *mount.options]
+        return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
+    alone, below = "bind" in mount.options, "writable" in mount.options
+    words = ["bind" if alone else "rbind", *([] if privileged else ["rnodev"])]
+    if mount.read_only:
+        words.append("ro" if alone or below else "rro")  # also what is mounted below it, as Docker does
+    if private_user:
+        words.append("idmap" if alone else "ridmap")
+    words += [word for word in mount.options if word not in ("bind", "writable", "z", "Z")]
+    return {"destination": mount.target, "type": "bind", "source": mount.source, "options": words}
+
+
+def bind(source: str, target: str, private_user: bool, *more: str) -> dict[str, Any]:
+    """One file or folder of ours."""
+    options = ["bind", *more, *(["idmap"] if private_user else [])]
+    return {"destination": target, "type": "bind", "source": source, "options": options}
+
+
+def device_binds(devices: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The host's own nodes, with the host's owners, as (source, target)."""
+    return [
+        {"destination": target, "type": "bind", "source": source, "options": ["bind", "nosuid", "noexec"]} for source, target in devices
+    ]
