@@ -106,35 +106,74 @@ print(sorted(seen), flush=True)
 """
 
 
-class TestLookingIntoExec:
+def enter(way: str, engine: Any, container: str, command: tuple[str, ...], output: Any, execute: Any) -> None:
+    """One more of our processes in the pid namespace of ``container``: by exec, or as the first one of a container that shares it."""
+    if way == "exec":
+        execute(engine, container, *command)
+    else:
+        output(engine, *command, pid=f"container:{container}")
+
+
+@pytest.mark.parametrize("way", ["exec"])
+class TestLookingIn:
     """CVE-2016-9962: root of the container watches for the process that enters it, and takes what that has open, or its program."""
 
-    def attack(self, engine: Any, secret: str, running: Any, execute: Any) -> str:
+    def attack(self, way: str, engine: Any, secret: str, running: Any, output: Any, execute: Any) -> str:
         container = running(engine, "python", "-c", WATCH, secret)
         lines = engine.logs(container, follow=True)
         assert next(lines).text == "watching"
         for _ in range(3):
-            execute(engine, container, "sleep", "0.05")
+            enter(way, engine, container, ("sleep", "0.05"), output, execute)
         with contextlib.suppress(errors.ContainersError):  # the container may end first
             execute(engine, container, "touch", "/tmp/end")
         return str(next(lines).text)
 
-    def test_succeeds_when_dumpable(self, without: Any, secret: str, running: Any, execute: Any) -> None:
-        found = self.attack(without("leak", "closed_descriptors", "slow", "not_dumpable"), secret, running, execute)
+    def test_succeeds_when_dumpable(self, without: Any, way: str, secret: str, running: Any, output: Any, execute: Any) -> None:
+        found = self.attack(way, without("leak", "closed_descriptors", "slow", "not_dumpable"), secret, running, output, execute)
         assert "of the host" in found
         assert "'python" in found
 
-    def test_fails_when_not_dumpable_although_there_is_a_leak_and_time(self, without: Any, secret: str, running: Any, execute: Any) -> None:
-        found = self.attack(without("leak", "closed_descriptors", "slow"), secret, running, execute)
+    def test_fails_when_not_dumpable_although_there_is_a_leak_and_time(
+        self, without: Any, way: str, secret: str, running: Any, output: Any, execute: Any
+    ) -> None:
+        found = self.attack(way, without("leak", "closed_descriptors", "slow"), secret, running, output, execute)
         assert "errno 13" in found, "our process was not seen at all: the attack is not tried"
         assert "'python" not in found, found
 
-    def test_fails_here(self, engine: Any, secret: str, running: Any, execute: Any) -> None:
-        found = self.attack(engine, secret, running, execute)
-        assert "'sleep'" in found, "no exec was seen at all: the attack is not tried"
+    def test_fails_here(self, engine: Any, way: str, secret: str, running: Any, output: Any, execute: Any) -> None:
+        found = self.attack(way, engine, secret, running, output, execute)
+        assert "'sleep'" in found or "errno 13" in found, "nobody was seen at all: the attack is not tried"
         assert "'python" not in found
         assert "of the host" not in found
 
+
+class TestHostsProcesses:
+    """``--pid host``: our launcher and supervisors are seen. What they have open, or run, is not."""
+
+    LOOK = """
+import os
+for pid in set(filter(str.isdigit, os.listdir('/proc'))) - {os.readlink('/proc/self')}:
+    try:
+        if b'pycontainers-launcher' not in open(f'/proc/{pid}/cmdline', 'rb').read(): continue
+        print('seen')
+        print('exe', os.readlink(f'/proc/{pid}/exe')); print('fd', os.listdir(f'/proc/{pid}/fd')); open(f'/proc/{pid}/mem', 'rb')
+        print('open')
+    except FileNotFoundError: pass
+    except OSError as error: print('closed', error.errno)
+"""
+
+    def test_succeeds_with_the_right_to_trace(self, engine: Any, output: Any) -> None:
+        """Which is asked for by name: ``--cap-add SYS_PTRACE`` as root of this machine."""
+        assert "open\n" in output(engine, "python", "-c", self.LOOK, pid="host", userns="host", cap_add=("SYS_PTRACE",))
+
+    @pytest.mark.parametrize("config", [{}, {"cap_add": ("SYS_PTRACE",)}, {"privileged": True}, {"userns": "host"}], ids=str)
+    def test_fails_here(self, engine: Any, output: Any, config: Any) -> None:
+        found = output(engine, "python", "-c", self.LOOK, pid="host", **config)
+        assert "seen\n" in found, "no process of ours was seen: the attack is not tried"
+        assert set(found.splitlines()) == {"seen", "closed 13"}, found
+
+
+class TestExecIsOutside:
     def test_the_process_that_waits_outside_is_not_visible(self, engine: Any, running: Any, execute: Any) -> None:
         """The parent of an exec, which is ours, has no pid inside."""
         container = running(engine)

@@ -24,7 +24,20 @@ from pycontainers.runtime import client, defaults
 
 pytestmark = pytest.mark.root
 
-SET_UID = "import os; os.chmod('/proc/self/exe', 0o4755)"
+#: Root of the container changes the file's mode; with every capability, also after an attempt to make its mount writable, or a copy.
+SET_UID = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+libc.mount(None, b'/proc/self/exe', None, 32 | 4096, None)
+libc.mount(b'/proc/self/exe', b'/tmp', None, 4096, None)
+writable = (ctypes.c_uint64 * 4)(0, 1, 0, 0)
+for flags in (0, 1):
+    tree = libc.syscall(428, -100, b'/proc/self/exe', flags)
+    libc.syscall(442, tree, b'', 0x1000, ctypes.byref(writable), 32)
+    for path in (f'/proc/self/fd/{tree}', '/proc/self/exe'):
+        try: os.chmod(path, 0o4755)
+        except OSError as error: print(error)
+"""
 HAND_OUT = """
 import os, socket
 with socket.socket(socket.AF_UNIX) as sock:
@@ -75,16 +88,16 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executable, "guarded", lambda program, environment: (program, -1))
 
 
-def becomes_set_uid(without: Any, interpreter: Path, userns: str, way: str) -> bool:
+def becomes_set_uid(without: Any, interpreter: Path, userns: str, way: str, **config: Any) -> bool:
     """Root of the container, who owns the file (with a user namespace: as a user of conda owns his Python), makes it set-uid."""
     engine = without("nothing")
     if userns == "auto":
         os.chown(interpreter, defaults.HOST_ID_BASE, defaults.HOST_ID_BASE)
     command = ("/proc/self/exe", "-c", SET_UID)
     if way == "start":
-        engine.run(ContainerConfig("host", command, network="none", userns=userns, auto_remove=True))
+        engine.run(ContainerConfig("host", command, network="none", userns=userns, auto_remove=True, **config))
     else:
-        info = engine.start(engine.create(ContainerConfig("host", ("sleep", "60"), network="none", userns=userns)).id)
+        info = engine.start(engine.create(ContainerConfig("host", ("sleep", "60"), network="none", userns=userns, **config)).id)
         engine.exec(info.id, ExecConfig(command))
         engine.remove(info.id, force=True)
     return bool(interpreter.stat().st_mode & stat.S_ISUID)
@@ -100,6 +113,10 @@ class TestSetUid:
 
     def test_fails_here(self, without: Any, interpreter: Path, userns: str, way: str) -> None:
         assert not becomes_set_uid(without, interpreter, userns, way)
+
+    def test_fails_here_with_every_capability(self, without: Any, interpreter: Path, userns: str, way: str) -> None:
+        """The mount belongs to no mount namespace any more: nobody can change it."""
+        assert not becomes_set_uid(without, interpreter, userns, way, privileged=True)
 
 
 def is_overwritten(engine: Any, without: Any, leave: Any, interpreter: Path, shared: Path) -> bool:

@@ -146,28 +146,19 @@ def slow() -> None:
 
 
 def no_inheritable() -> None:
-    """Capabilities are inheritable as well as permitted (CVE-2022-27650), and file capabilities count (no no_new_privs)."""
+    """Capabilities are inheritable as well as permitted (CVE-2022-27650)."""
     from pycontainers.linux import capabilities
     from pycontainers.runtime import confine
 
     original = capabilities.set_caps
 
     def set_caps(effective: int, permitted: int, inheritable: int = 0) -> None:
-        original(effective, permitted, permitted)
+        try:
+            original(effective, permitted, permitted)
+        except PermissionError:  # more than the bounding set: an earlier step than the last one
+            original(effective, permitted, inheritable)
 
     replace(confine.capabilities, "set_caps", set_caps)
-
-
-def no_new_privileges() -> None:
-    """Set-uid programs and file capabilities count."""
-    from pycontainers.runtime import confine
-
-    original = confine.Confinement.__init__
-
-    def init(self: Any, process: dict[str, Any], program: bytes | None) -> None:
-        original(self, process | {"noNewPrivileges": False}, program)
-
-    replace(confine.Confinement, "__init__", init)
 
 
 def bounded_capabilities() -> None:
