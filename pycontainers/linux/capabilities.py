@@ -47,6 +47,16 @@ def limit_bounding(keep: int, last_cap: int) -> None:
 
 def set_caps(effective: int, permitted: int, inheritable: int = 0) -> None:
     """capset(2) for the calling thread. Raises OSError (EPERM when raising what is not permitted)."""
+    _set(effective, permitted, inheritable)
+
+
+def regain() -> None:
+    """Make effective again what is permitted: a change of ids from root empties the effective set (PR_SET_KEEPCAPS keeps the rest)."""
+    _, permitted, inheritable = get_caps()
+    _set(permitted, permitted, inheritable)
+
+
+def _set(effective: int, permitted: int, inheritable: int) -> None:
     header = _Header(_VERSION_3, 0)
     data = (_Data * 2)()
     for index in range(2):

@@ -15,11 +15,12 @@ from .syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, fail, libc, syscall
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 4096, 16384, 1 << 17, 1 << 18, 1 << 19, 1 << 20
-MNT_DETACH = 2
+MS_MOVE, MNT_DETACH = 8192, 2
+PROC_SUPER_MAGIC = 0x9FA0  # statfs(2)
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_STRICTATIME = 1, 2, 4, 8, 0x20
 MOUNT_ATTR_NOATIME, MOUNT_ATTR_IDMAP = 0x10, 0x100000
 MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_ATIME = 0x80, 0x200000, 0x70  # the last is the mask of the three ways of atime
-RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 2, 4, 8, 0x10
+RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RESOLVE_IN_ROOT = 1, 2, 4, 8, 0x10
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_F_EMPTY, _MOVE_T_EMPTY = 4, 0x40
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
@@ -185,6 +186,15 @@ def pivot_root_here() -> None:
     """pivot_root(".", ".") and detach the old root (pivot_root(2), NOTES): no folder for the old root is needed."""
     syscall("pivot_root", b".", b".")
     umount(".", MNT_DETACH)
+    os.chdir("/")
+
+
+def move_root_here() -> None:
+    """Where pivot_root is refused since the root is the boot RAM disk: the working directory's mount moved over "/", and chroot to it
+    (switch_root(8)). What it covers stays mounted behind it.
+    """
+    mount(".", "/", "", MS_MOVE)
+    os.chroot(".")
     os.chdir("/")
 
 

@@ -121,7 +121,7 @@ def become(what: Confinement, *, make_cwd: bool, death_signal: int, gate: Callab
     _label(what.labels)
     held = capabilities.permitted_mask()
     if what.program and not what.no_new_privileges:
-        capabilities.set_caps(held, held, 0)  # an id change has emptied the effective set
+        capabilities.regain()
         seccomp.load(what.program)
     capabilities.clear_ambient()
     # Nothing inheritable unless it is asked for (CVE-2022-27650: exec with inheritable capabilities raises file capabilities).

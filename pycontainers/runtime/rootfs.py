@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import IsolationError
-from ..linux import capabilities, mounts, namespaces, syscalls
+from ..linux import capabilities, idmap, mounts, namespaces, syscalls
 from ..linux.mount_options import Options
 from . import defaults
 
@@ -22,26 +23,80 @@ from . import defaults
 _OPTION_LIMIT = 4095
 #: file system -> the namespace that it shows
 _OWNED = {"proc": "pid", "sysfs": "network", "mqueue": "ipc"}
+_DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+PROPAGATION = {
+    prefix + word: (flag, bool(prefix))
+    for word, flag in (
+        ("private", mounts.MS_PRIVATE),
+        ("slave", mounts.MS_SLAVE),
+        ("shared", mounts.MS_SHARED),
+        ("unbindable", mounts.MS_UNBINDABLE),
+    )
+    for prefix in ("", "r")
+}
+
+
+class Device:
+    """A device node: ``format`` (stat.S_IFCHR …), ``number`` (as st_rdev), who may use it. ``fd``: the host's own, to be bound, or -1."""
+
+    __slots__ = ("fd", "format", "gid", "mode", "number", "path", "uid")
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self.path = os.path.normpath(asked["path"])
+        if asked["type"] not in _DEVICE_TYPES:
+            raise IsolationError(f"linux.devices: {self.path} is of type {asked['type']!r}", f"one of {', '.join(_DEVICE_TYPES)}")
+        self.format = _DEVICE_TYPES[asked["type"]]
+        self.number = os.makedev(asked.get("major", 0), asked.get("minor", 0)) if asked["type"] != "p" else 0
+        self.mode, self.uid, self.gid = asked.get("fileMode") or 0o666, asked.get("uid") or 0, asked.get("gid") or 0
+        self.fd = -1
+
+    def make(self, folder: int, name: str) -> bool:
+        """mknod in ``folder``. False where that is refused (a device cgroup further out): the host's own has to do."""
+        before = os.umask(0)
+        try:
+            os.mknod(name, self.format | self.mode, self.number, dir_fd=folder)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=folder, follow_symlinks=False)
+        except PermissionError:
+            return False
+        except FileExistsError:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_IFMT(found.st_mode) != self.format or found.st_rdev != self.number:
+                raise IsolationError(f"linux.devices: {self.path} is something else in the image", "remove it from the image") from None
+        finally:
+            os.umask(before)
+        return True
 
 
 class Outside:
     """Detached mounts for one container.
 
     :ivar root: the whole root file system (every overlay in its place), as one detached tree.
-    :ivar binds: index into the spec's ``mounts`` -> descriptor.
-    :ivar devices: device name -> descriptor.
+    :ivar binds: index into the spec's ``mounts`` -> descriptor. :ivar cgroups: name under /sys/fs/cgroup -> the container's own folder
+        there, where no cgroup namespace would show it. :ivar devices: every node of the container.
     """
 
     def __init__(self) -> None:
         self.root = -1
         self.binds: dict[int, int] = {}
-        self.devices: dict[str, int] = {}
+        self.cgroups: dict[str, int] = {}
+        self.devices: list[Device] = []
 
     def close(self) -> None:
-        for fd in (self.root, *self.binds.values(), *self.devices.values()):
+        for fd in (self.root, *self.binds.values(), *self.cgroups.values(), *(device.fd for device in self.devices)):
             if fd >= 0:
                 os.close(fd)
-        self.root, self.binds, self.devices = -1, {}, {}
+        self.root, self.binds, self.cgroups, self.devices = -1, {}, {}, []
+
+
+def early_binds(spec: dict[str, Any]) -> dict[int, int]:
+    """Binds that are to share what is mounted later with the host: taken before :func:`private_mounts`, after which they only receive."""
+    found = {}
+    for index, mount in enumerate(spec.get("mounts") or []):
+        options = Options(mount.get("options") or [])
+        if options.propagation == mounts.MS_SHARED and _is_bind(mount):
+            found[index] = _open_source(mount, options)
+    return found
 
 
 def private_mounts(stage: str) -> None:
@@ -54,28 +109,69 @@ def private_mounts(stage: str) -> None:
     mounts.mount("tmpfs", stage, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, "mode=700,size=1m")
 
 
-def prepare(spec: dict[str, Any], rootfs: dict[str, Any], stage: str, userns: int | None) -> Outside:
+def prepare(
+    spec: dict[str, Any],
+    roots: dict[str, Any],
+    stage: str,
+    userns: int | None,
+    early: dict[int, int] | None = None,
+    cgroups: dict[str, str] | None = None,
+) -> Outside:
     """Make every detached mount that the container needs. Called after :func:`private_mounts`.
 
-    :param rootfs: ``container.json``'s description (docs/architecture.md, Contracts).
-    :param userns: user namespace whose ID map the mounts get, None for a container without one.
+    :param roots: ``container.json``'s description (docs/architecture.md, Contracts), or ``{"path": folder}``.
+    :param userns: user namespace whose ID map the mounts get, None for mounts that show owners as they are on disk.
+    :param early: :func:`early_binds`. :param cgroups: name -> the container's own cgroup folder, for :attr:`Outside.cgroups`.
     :raises IsolationError: naming the mount and what the kernel said.
     """
     made = Outside()
+    made.binds.update(early or {})
     try:
-        made.root = _root(spec, rootfs, stage, userns)
-        kinds = {n["type"]: n.get("path") or "" for n in spec["linux"]["namespaces"]}
-        for index, mount in enumerate(spec["mounts"]):
-            if mount.get("type") in _OWNED and _is_anothers(kinds, _OWNED[mount["type"]]):
+        made.root = _folder(spec, roots["path"]) if "path" in roots else _root(spec, roots, stage, userns)
+        linux = spec["linux"]
+        kinds = {n["type"]: n.get("path") or "" for n in linux["namespaces"]}
+        for index, mount in enumerate(spec.get("mounts") or []):
+            shows = _OWNED.get(mount.get("type") or "")
+            if shows and _is_anothers(kinds, shows):
                 made.binds[index] = _bind_own(mount)
-            elif mount.get("type") == "bind" or {"bind", "rbind"} & set(mount.get("options") or ()):
-                made.binds[index] = _bind(mount, userns)
-        for name in defaults.DEVICES:
-            made.devices[name] = mounts.open_tree(f"/dev/{name}")
+            elif _is_bind(mount):
+                made.binds[index] = _bind(mount, linux, userns, made.binds.get(index))
+        if "cgroup" not in kinds:
+            made.cgroups = {name: mounts.open_tree(folder) for name, folder in (cgroups or {}).items()}
+        made.devices = _devices(linux, "user" in kinds)
         return made
     except BaseException:
         made.close()
         raise
+
+
+def _devices(linux: dict[str, Any], mapped: bool) -> list[Device]:
+    """The nodes that every container has, and those of ``linux.devices``. In a user namespace, where mknod is refused, the host's own."""
+    always = [{"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor} for name, (major, minor) in defaults.DEVICES.items()]
+    asked = {device.path: device for device in map(Device, always)}
+    asked |= {device.path: device for device in map(Device, linux.get("devices") or [])}
+    for device in asked.values():
+        if mapped:
+            try:
+                device.fd = mounts.open_tree(device.path)
+            except OSError as error:
+                why = f"linux.devices: {device.path} of this machine cannot be bound: {error.strerror}"
+                raise IsolationError(why, "in a user namespace no node can be made") from None
+    return list(asked.values())
+
+
+def _folder(spec: dict[str, Any], path: str) -> int:
+    """A plain folder as the root, with what is mounted below it."""
+    try:
+        tree = mounts.open_tree(path, recursive=True)
+    except OSError as error:
+        raise IsolationError(f"root.path {path}: {error.strerror}", "a folder with a root file system") from None
+    wanted = spec["linux"].get("rootfsPropagation") or "rprivate"
+    if wanted not in PROPAGATION:
+        raise IsolationError(f"linux.rootfsPropagation {wanted!r} does not exist", f"one of {', '.join(PROPAGATION)}")
+    if PROPAGATION[wanted][0] not in (mounts.MS_SLAVE, mounts.MS_SHARED):  # those go on receiving what the host mounts there
+        mounts.set_attributes(tree, propagation=mounts.MS_PRIVATE, recursive=True)
+    return tree
 
 
 def _root(spec: dict[str, Any], rootfs: dict[str, Any], stage: str, userns: int | None) -> int:
@@ -197,22 +293,48 @@ def _bind_own(mount: dict[str, Any]) -> int:
     return tree
 
 
-def _bind(mount: dict[str, Any], userns: int | None) -> int:
-    source, options = mount["source"], Options(mount.get("options") or [])
+def _is_bind(mount: dict[str, Any]) -> bool:
+    return mount.get("type") == "bind" or not {"bind", "rbind"}.isdisjoint(mount.get("options") or ())
+
+
+def _open_source(mount: dict[str, Any], options: Options) -> int:
     try:
-        tree = mounts.open_tree(source, recursive=options.recursive)
+        return mounts.open_tree(mount["source"], recursive=options.recursive)
     except OSError as error:
-        raise IsolationError(f"cannot bind {source}: {error.strerror}", "the source of a bind must exist on this machine") from error
+        why = f"cannot bind {mount['source']}: {error.strerror}"
+        raise IsolationError(why, "the source of a bind must exist on this machine") from error
+
+
+def _bind(mount: dict[str, Any], linux: dict[str, Any], userns: int | None, tree: int | None) -> int:
+    options = Options(mount.get("options") or [])
+    if tree is None:
+        tree = _open_source(mount, options)
     try:
-        if userns is not None and options.idmap:
-            mounts.set_attributes(tree, userns=userns, recursive=options.idmap == "ridmap")
+        if options.idmap or mount.get("uidMappings"):
+            _map_owners(tree, mount, options, linux, userns)
         options.apply(tree)
         # A volume must not carry the container's mounts back to the host, nor the host's later ones in, unless that is asked for.
         options.apply_propagation(tree, mounts.MS_PRIVATE)
         return tree
     except OSError as error:
         os.close(tree)
-        raise _cannot_map(source, error) from error
+        raise _cannot_map(mount["source"], error) from error
+
+
+def _map_owners(tree: int, mount: dict[str, Any], options: Options, linux: dict[str, Any], userns: int | None) -> None:
+    """By the mount's own map, else by the container's, of which ``userns`` is a namespace kept ready."""
+    kept = userns if not mount.get("uidMappings") else None
+    own = mount if mount.get("uidMappings") else linux
+    if kept is None:
+        maps = [[(m["containerID"], m["hostID"], m["size"]) for m in own.get(kind) or []] for kind in ("uidMappings", "gidMappings")]
+        if not all(maps):
+            raise IsolationError(f"mounts: {mount['destination']} is to be ID-mapped and has no map", "give it uidMappings and gidMappings")
+        userns = idmap.namespace_with(maps[0], maps[1])
+    try:
+        mounts.set_attributes(tree, userns=userns, recursive=options.idmap == "ridmap")
+    finally:
+        if kept is None and userns is not None:
+            os.close(userns)
 
 
 def _cannot_map(source: str, error: OSError) -> IsolationError:

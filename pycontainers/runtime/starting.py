@@ -16,9 +16,9 @@ from typing import Any
 from ..errors import ContainersError, IsolationError
 from ..linux import cgroups, namespaces, sockets
 from ..linux.idmap import write_maps
-from . import rootfs
+from . import hooks, rootfs
 from .confine import Confinement, rlimits
-from .init import Init
+from .init import Init, Waiting
 
 
 class Starting:
@@ -26,24 +26,43 @@ class Starting:
 
     :param spec: the OCI runtime spec; ``roots``: what its root file system stands on (docs/architecture.md, Contracts).
     :param stage: an empty folder of ours to build mounts on. :param idmap: a user namespace whose map the mounts get.
+    :param wait: for a first process that waits for ``start`` (:mod:`pycontainers.oci`), and what hooks are told.
     :ivar pid, pidfd: the first process, once :meth:`begin` has returned. :ivar console: -1, or the terminal's master (:meth:`mounted`).
     """
 
-    def __init__(self, spec: dict[str, Any], roots: dict[str, Any], *, stage: str, idmap: int | None, program: bytes | None) -> None:
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        roots: dict[str, Any],
+        *,
+        stage: str,
+        idmap: int | None,
+        program: bytes | None,
+        wait: Waiting | None = None,
+    ) -> None:
         self.spec, self.roots, self.stage = spec, roots, stage
         self.idmap, self.program = idmap, program
+        self.wait = wait or Waiting()
         self.pid, self.pidfd = 0, -1
         self.console = -1
         self._channel: socket.socket | None = None
+        self._outer = -1  # the mount namespace that hooks run in
 
     def begin(self, stdio: tuple[int, int, int], group: Any) -> None:
         """Mounts made outside, then the clone. ``stdio`` is closed here, in the child it is kept."""
         confinement = Confinement(self.spec["process"], self.program)
+        _check(self.spec["linux"])
+        early = rootfs.early_binds(self.spec)
+        if self.spec.get("hooks"):
+            self._outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         rootfs.private_mounts(self.stage)
-        outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap)
+        shown = _cgroup_mounts(group)
+        folders = {name: folder for name, controllers, folder in shown if controllers and folder}
+        outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap, early, folders)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         entrances = group.entrances()
-        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, _cgroup_mounts(), entrances)
+        hierarchies = [(name, controllers) for name, controllers, _ in shown]
+        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, hierarchies, entrances, self.wait)
         os.mkdir(f"{self.stage}/r")
         os.chmod(f"{self.stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
         os.chdir(f"{self.stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
@@ -101,6 +120,11 @@ class Starting:
         With ``process.terminal`` :attr:`console` is the master of its terminal from here on, and the caller's.
         """
         made = self._answer()
+        if made is not None and "hooks" in made:
+            for kind in ("prestart", "createRuntime"):
+                self._hooks(kind, "creating")
+            self._send(b"h")
+            made = self._answer()
         if made is None:
             raise ContainersError("the container ended before it was set up", "")
         return made
@@ -112,6 +136,19 @@ class Starting:
             raise ContainersError("the container's first process answered out of order", "")
         assert self._channel is not None
         self._channel.close()
+        self._hooks("poststart", "running")
+
+    def park(self) -> None:
+        """Synchronisation point 2 for one that is to wait (``wait.listener``): returns when it does. :raises ContainersError:"""
+        self._send(b"2")
+        if self._answer() is None:
+            raise ContainersError("the container ended before it could wait for its start", "")
+        assert self._channel is not None
+        self._channel.close()
+
+    def _hooks(self, kind: str, status: str) -> None:
+        if hooks.has(self.spec, kind):
+            hooks.run(self.spec, kind, hooks.state(self.spec, self.wait.about, status, self.pid), mount_namespace=self._outer)
 
     def abort(self) -> None:
         """End what was begun. The cgroup, address and ports belong to the caller."""
@@ -182,12 +219,30 @@ def _adjust_oom_score(pid: int, score: int) -> None:
         ) from None
 
 
-def _cgroup_mounts() -> list[tuple[str, str]]:
-    """What a container sees under /sys/fs/cgroup: [(folder, v1 controllers or "" for v2)], as this machine mounts them."""
+def _check(linux: dict[str, Any]) -> None:
+    """What this machine may not have at all: said before anything is made."""
+    if linux.get("mountLabel") and not os.path.isdir("/sys/fs/selinux"):
+        raise IsolationError(f"linux.mountLabel {linux['mountLabel']!r}: this kernel has no SELinux", "leave it out")
+    if linux.get("intelRdt") and not os.path.isdir("/sys/fs/resctrl/info"):
+        raise IsolationError("linux.intelRdt: this machine has no /sys/fs/resctrl", "leave it out, or mount resctrl")
+    own = {n["type"]: n.get("path") or "" for n in linux["namespaces"]}
+    if own.get("mount") != "":
+        raise IsolationError(
+            f"linux.namespaces: mount {own.get('mount', 'is not listed')}: a container has a mount namespace of its own",
+            "list a mount namespace without a path",
+        )
+    for kind, namespace in (("timeOffsets", "time"), ("uidMappings", "user")):
+        if linux.get(kind) and namespace not in own:
+            raise IsolationError(f"linux.{kind} needs a {namespace} namespace", "add it to linux.namespaces")
+
+
+def _cgroup_mounts(group: Any) -> list[tuple[str, str, str]]:
+    """What a container sees under /sys/fs/cgroup: [(name, v1 controllers or "" for v2, its own folder)], as mounted here."""
     layout = cgroups.layout()
     if layout.version == "v2":
-        return [("", "")]
+        return [("", "", "")]
     found: dict[str, list[str]] = {}
     for controller, mountpoint in layout.controllers.items():
         found.setdefault(os.path.basename(mountpoint), []).append(controller)
-    return [(name, ",".join(sorted(controllers))) for name, controllers in found.items() if name != "unified"]
+    found.pop("unified", None)
+    return [(name, ",".join(sorted(controllers)), group.paths.get(controllers[0], "")) for name, controllers in found.items()]

@@ -92,7 +92,11 @@ class TestVolumeInProc:
         return taken.read_text() != ""
 
     def test_succeeds_without_the_look_at_the_file_system(self, without: Any, tmp_path: Path) -> None:
-        assert self.attack(without("volumes_in_proc"), tmp_path)
+        assert self.attack(without("volumes_in_proc", "redirected_sysctls"), tmp_path)
+
+    def test_a_redirected_write_alone_is_noticed(self, without: Any, tmp_path: Path) -> None:
+        with pytest.raises(errors.IsolationError, match="cross-device"):
+            self.attack(without("volumes_in_proc"), tmp_path)
 
     def test_fails_here(self, engine: Any, tmp_path: Path) -> None:
         with pytest.raises(errors.IsolationError, match="inside /proc"):

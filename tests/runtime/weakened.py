@@ -29,16 +29,16 @@ def nothing() -> None:
 
 def link_check() -> None:
     """/proc, /sys and /dev may be links of the image."""
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
-    replace(init, "_refuse_link", lambda root, target: None)
+    replace(inside, "_refuse_link", lambda root, target: None)
 
 
 def exact_paths() -> None:
     """A path to be masked or frozen that leads through a link is passed over."""
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
-    original = init._open_exact
+    original = inside._open_exact
 
     def passed_over(path: str) -> int | None:
         try:
@@ -46,14 +46,21 @@ def exact_paths() -> None:
         except Exception:
             return None
 
-    replace(init, "_open_exact", passed_over)
+    replace(inside, "_open_exact", passed_over)
 
 
 def volumes_in_proc() -> None:
     """Volumes may be mounted inside /proc."""
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
-    replace(init, "_PROC_SUPER_MAGIC", -1)
+    replace(inside, "PROC_SUPER_MAGIC", -1)
+
+
+def redirected_sysctls() -> None:
+    """A sysctl is written to whatever lies at its path."""
+    from pycontainers.runtime import inside
+
+    replace(inside, "open_sysctl", lambda key: os.open("/proc/sys/" + key.replace(".", "/"), os.O_WRONLY | os.O_CLOEXEC))
 
 
 def resolution_in_root() -> None:
@@ -80,14 +87,14 @@ def resolution_in_root() -> None:
 def null_check() -> None:
     """What covers a masked file is whatever /dev/null leads to."""
     from pycontainers.linux import mounts
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
     def mask(path: str) -> None:
-        place = init._open_exact(path)
+        place = inside._open_exact(path)
         if place is not None and not os.path.isdir(path):
             mounts.move_mount(mounts.open_tree("/dev/null"), place)
 
-    replace(init, "_mask", mask)
+    replace(inside, "mask", mask)
 
 
 # -- descriptors and working directories
@@ -222,9 +229,9 @@ def loaded_codecs() -> None:
 def read_only_cgroups() -> None:
     """The container's cgroups are mounted writable."""
     from pycontainers.linux import mounts
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
-    original = init.Init._cgroup
+    original = inside.Builder._cgroup
     new_mount = mounts.new_mount
 
     def cgroup(self: Any, *rest: Any) -> None:
@@ -234,7 +241,7 @@ def read_only_cgroups() -> None:
         finally:
             mounts.new_mount = new_mount
 
-    replace(init.Init, "_cgroup", cgroup)
+    replace(inside.Builder, "_cgroup", cgroup)
 
 
 def nodev() -> None:
@@ -246,10 +253,10 @@ def nodev() -> None:
 
 def masks() -> None:
     """Nothing is masked or made read-only."""
-    from pycontainers.runtime import init
+    from pycontainers.runtime import inside
 
-    replace(init, "_mask", lambda path: None)
-    replace(init, "_freeze", lambda path: None)
+    replace(inside, "mask", lambda path: None)
+    replace(inside, "freeze", lambda path: None)
 
 
 # -- sockets
