@@ -337,6 +337,39 @@ class Check:
     remedy: str = ""
 
 
+class Session(Protocol):
+    """A client's end of a process in a container. ``exit`` is None until the end, and stays None where nobody could say.
+
+    ``over``: it has ended; a session that is left before is detached from, the process goes on. ``tty``: it has a terminal.
+    """
+
+    tty: bool
+    over: bool
+    exit: dict[str, Any] | None
+
+    def stream(self) -> Iterator[tuple[str, bytes]]:
+        """Everything that comes until the end: (``stdout`` or ``stderr``, bytes)."""
+        ...
+
+    def sources(self) -> list[int]:
+        """Descriptors to poll, for who waits for other things as well; what is readable goes to :meth:`receive`."""
+        ...
+
+    def receive(self, fd: int) -> list[tuple[str, bytes]]: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+    def end_input(self) -> None: ...
+
+    def resize(self, rows: int, columns: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+Drive = Callable[[Session], None]
+"""Whoever sits at a session: passes on input and output until it is over, or returns before to detach."""
+
+
 class Engine(Protocol):
     """The verbs of an engine. Containers and images are named by name, full id, or unambiguous start of an id.
 
@@ -349,19 +382,65 @@ class Engine(Protocol):
 
     def start(self, container: str) -> ContainerInfo: ...
 
-    def run(
-        self, config: ContainerConfig, stdin: bytes | None = None, on_output: OnOutput | None = None
-    ) -> tuple[ContainerInfo, ExitStatus]:
-        """Create, start, stream until the end. KeyboardInterrupt stops the container, then goes on."""
+    def start_attached(self, container: str, feed: bool = False, size: tuple[int, int] | None = None) -> Session:
+        """Start, with its output from the first byte on; ``feed``: the session gives the input; ``size``: (rows, columns) of a terminal."""
         ...
 
-    def exec(self, container: str, config: ExecConfig, stdin: bytes | None = None, on_output: OnOutput | None = None) -> ExitStatus: ...
+    def run(
+        self,
+        config: ContainerConfig,
+        stdin: bytes | None = None,
+        on_output: OnOutput | None = None,
+        drive: Drive | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> tuple[ContainerInfo, ExitStatus]:
+        """Create, start, stream until the end. KeyboardInterrupt stops the container, then goes on.
 
-    def stop(self, container: str, timeout: float = 10.0) -> ContainerInfo: ...
+        With ``drive`` that is who passes input and output on; if it returns before the end the container runs on (code 0).
+        """
+        ...
+
+    def attach(self, container: str, feed: bool = False) -> Session:
+        """Output from now on, and with ``feed`` its input."""
+        ...
+
+    def exec(
+        self,
+        container: str,
+        config: ExecConfig,
+        stdin: bytes | None = None,
+        on_output: OnOutput | None = None,
+        drive: Drive | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> ExitStatus: ...
+
+    def exec_detached(self, container: str, config: ExecConfig) -> None: ...
+
+    def stop(self, container: str, timeout: float | None = None, signal: str = "") -> ContainerInfo:
+        """``timeout``: seconds until SIGKILL, None for the container's own (10 where it has none); ``signal`` instead of its own."""
+        ...
 
     def kill(self, container: str, signal: str = "SIGKILL") -> ContainerInfo: ...
 
+    def pause(self, container: str) -> ContainerInfo: ...
+
+    def unpause(self, container: str) -> ContainerInfo: ...
+
+    def rename(self, container: str, name: str) -> ContainerInfo: ...
+
+    def update(self, container: str, resources: Resources | None = None, restart: RestartPolicy | None = None) -> ContainerInfo:
+        """Limits that are None stay as they are. They hold at once, and for every later start."""
+        ...
+
     def wait(self, container: str, timeout: float | None = None) -> ExitStatus: ...
+
+    def top(self, container: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+        """(titles, rows) of its processes as this machine sees them; ``options`` are those of ps(1)."""
+        ...
+
+    def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """What happened, in the form of Docker's event messages; unix seconds."""
+        ...
 
     def remove(self, container: str, force: bool = False) -> None: ...
 

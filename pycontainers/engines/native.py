@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal as signals
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any, BinaryIO
 
-from ..errors import IsolationError, NotFound, StateError, UsageError, near
+from ..errors import ContainersError, IsolationError, NotFound, StateError, UsageError, near
 from ..events import Work
 from ..images.store import Store
+from ..linux import signals
+from ..linux.cgroups import limits
 from ..paths import Paths, paths
 from ..protocol import (
     BuildRequest,
@@ -20,15 +22,19 @@ from ..protocol import (
     CommitRequest,
     ContainerConfig,
     ContainerInfo,
+    Drive,
     ExecConfig,
     ExitStatus,
     ImageHistory,
     ImageInfo,
     LogLine,
     OnOutput,
+    Resources,
+    RestartPolicy,
 )
-from ..runtime import client, freeze, logs, recover, state
-from . import checks, creation, information, steps
+from ..runtime import changes, client, freeze, journal, logs, recover, state
+from ..runtime.session import Executed, Session
+from . import checks, creation, information, naming, processes, steps
 from .folders import Folders
 
 _ENGINE: NativeEngine | None = None
@@ -72,14 +78,26 @@ class NativeEngine:
         client.start(self.paths, container_id)
         return self._info(container_id)
 
+    def start_attached(self, container: str, feed: bool = False, size: tuple[int, int] | None = None) -> Session:
+        self._begin()
+        container_id = self._id(container)
+        creation.before_start(self.paths, container_id)
+        return client.start_attached(self.paths, container_id, feed=feed, size=size)
+
     def run(
-        self, config: ContainerConfig, stdin: bytes | None = None, on_output: OnOutput | None = None
+        self,
+        config: ContainerConfig,
+        stdin: bytes | None = None,
+        on_output: OnOutput | None = None,
+        drive: Drive | None = None,
+        size: tuple[int, int] | None = None,
     ) -> tuple[ContainerInfo, ExitStatus]:
         info = self.create(config)
         fd = client.body_fd(stdin) if stdin is not None else -1
         try:
             creation.before_start(self.paths, info.id)
-            started = client.start(self.paths, info.id, attach=True, stdin=fd)
+            feed = drive is not None and config.stdin_open
+            session = client.start_attached(self.paths, info.id, stdin=fd, feed=feed, size=size)
         except BaseException:
             # A container that never ran is of no use to anybody who asked for "run": nothing stays behind.
             self._abandon(info.id)
@@ -88,83 +106,144 @@ class NativeEngine:
             if fd >= 0:
                 os.close(fd)
         try:
-            for stream, data in started.output():
-                if on_output is not None:
-                    on_output(stream, data)
+            with session:
+                drive(session) if drive is not None else _pass_on(session, on_output)
         except BaseException:
             # An interrupt, or a reader that failed: a foreground container does not outlive its call.
             self._end_quietly(info.id)
             raise
-        if started.exit is None:
+        if session.exit is None and not session.over:
+            return info, ExitStatus(code=0)  # detached from: it runs on
+        if session.exit is None:
             recover.sweep(str(self.paths.containers))
             return info, ExitStatus(code=None, error="its supervisor was killed: the container was ended, its exit code is unknown")
-        return info, information.exit_status(started.exit)
+        return info, information.exit_status(session.exit)
 
-    def exec(self, container: str, config: ExecConfig, stdin: bytes | None = None, on_output: OnOutput | None = None) -> ExitStatus:
+    def attach(self, container: str, feed: bool = False) -> Session:
+        self._begin()
+        info = self.find(container)
+        if info.status == state.PAUSED:
+            raise StateError(f"container {info.name!r} is paused", f"unpause it first: %container unpause {info.name}")
+        session = client.attach(self.paths, info.id, feed=feed)
+        if session is None:
+            raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
+        return session
+
+    def exec(
+        self,
+        container: str,
+        config: ExecConfig,
+        stdin: bytes | None = None,
+        on_output: OnOutput | None = None,
+        drive: Drive | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> ExitStatus:
+        fd = client.body_fd(stdin) if stdin is not None else -1
+        started = time.time()
+        try:
+            session = self._execute(container, config, fd, drive is not None, size)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        with session:
+            drive(session) if drive is not None else _pass_on(session, on_output)
+        found = session.exit or {}
+        error = "" if session.exit or not session.over else "the worker of this exec was killed: its exit code is unknown"
+        return ExitStatus(code=found.get("code"), signal=found.get("signal", 0), started=started, finished=time.time(), error=error)
+
+    def exec_detached(self, container: str, config: ExecConfig) -> None:
+        self._execute(container, config, -1, False, None).close()
+
+    def _execute(self, container: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None) -> Executed:
         self._begin()
         if not config.command:
             raise UsageError("exec needs a command", "exec CONTAINER COMMAND [ARG...]")
         container_id = self._id(container)
-        fd = client.body_fd(stdin) if stdin is not None else -1
-        request = {"command": list(config.command), "env": config.env, "workdir": config.workdir, "user": config.user}
-        started = time.time()
-        try:
-            found = client.run_exec(self.paths, container_id, request, fd, on_output or (lambda stream, data: None))
-        finally:
-            if fd >= 0:
-                os.close(fd)
-        return ExitStatus(code=found.get("code"), signal=found.get("signal", 0), started=started, finished=time.time())
+        request = {
+            "command": list(config.command),
+            "env": config.env,
+            "workdir": config.workdir,
+            "user": config.user,
+            "tty": config.tty,
+            "privileged": config.privileged,
+            "size": size,
+        }
+        return client.run_exec(self.paths, container_id, request, stdin=stdin, feed=feed)
 
-    def stop(self, container: str, timeout: float = 10.0) -> ContainerInfo:
-        self._begin()
-        container_id = self._id(container)
-        folder = self.folders.path(container_id)
-        record = state.read(folder, "container.json") or {}
-        before = self._info(container_id)
-        if (
-            client.signal_init(folder, _signal_number(record.get("stop_signal") or "SIGTERM"))
-            and client.wait(folder, max(0.0, timeout)) is None
-        ):
-            client.signal_init(folder, signals.SIGKILL)
-            client.wait(folder, 30)
-        return self._info(container_id) if os.path.isdir(folder) else before
+    def stop(self, container: str, timeout: float | None = None, signal: str = "") -> ContainerInfo:
+        message = {"op": "stop", "timeout": timeout, "signal": signals.number(signal) if signal else None}
+        return self._ended(container, message, f"stop container {container}")
 
     def kill(self, container: str, signal: str = "SIGKILL") -> ContainerInfo:
+        number = signals.number(signal)
         self._begin()
-        container_id, number = self._id(container), _signal_number(signal)
-        folder = self.folders.path(container_id)
+        container_id = self._id(container)
         before = self._info(container_id)
-        if not client.signal_init(folder, number):
+        if client.ask(self.paths, container_id, {"op": "kill", "signal": number}) is None:
             raise StateError(f"container {before.name!r} is not running", "")
-        if number == signals.SIGKILL:
-            client.wait(folder, 30)
-        return self._info(container_id) if os.path.isdir(folder) else before
+        if number == 9:
+            client.wait(self.folders.path(container_id), 30)
+        return self._again(before)
+
+    def pause(self, container: str) -> ContainerInfo:
+        return self._asked(container, {"op": "pause"})
+
+    def unpause(self, container: str) -> ContainerInfo:
+        return self._asked(container, {"op": "unpause"})
+
+    def rename(self, container: str, name: str) -> ContainerInfo:
+        return self._changed(container, {"op": "rename", "name": naming.check(name)})
+
+    def update(self, container: str, resources: Resources | None = None, restart: RestartPolicy | None = None) -> ContainerInfo:
+        """Limits that are None stay as they are. They hold at once, and for every later start."""
+        self._begin()
+        info = self.find(container)
+        message: dict[str, Any] = {"op": "update"}
+        if resources is not None:
+            given = {name: value for name, value in asdict(resources).items() if value is not None and value != ()}
+            whole = replace(info.resources, **{name: getattr(resources, name) for name in given})
+            limits.check_resources(whole)
+            message |= {"resources": limits.to_oci(whole), "limits": given}
+        if restart is not None:
+            message["restart"] = asdict(restart)
+        return self._changed(container, message)
 
     def wait(self, container: str, timeout: float | None = None) -> ExitStatus:
+        """The next end of it; of one that has ended, its last."""
         self._begin()
         info = self.find(container)
         if info.status == state.CREATED:
             raise StateError(f"container {info.name!r} was never started", f"start it: %container start {info.name}")
-        found = client.wait(info.folder, timeout)
+        found = client.wait_exit(self.paths, info.id, timeout)
         if found is None:
             raise StateError(f"container {info.name!r} still runs after {timeout} s", "")
         return information.exit_status(found)
+
+    def top(self, container: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+        info = self.find(container)
+        if info.status not in (state.RUNNING, state.PAUSED):
+            raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
+        return processes.top(self.oci(container)["linux"]["cgroupsPath"], options)
+
+    def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Iterator[dict[str, Any]]:
+        self._begin()
+        return journal.read(str(self.paths.home), since=since, until=until, follow=(lambda: True) if follow else None)
 
     def remove(self, container: str, force: bool = False) -> None:
         self._begin()
         container_id = self._id(container)
         info = self._info(container_id)
-        if info.status in (state.RUNNING, state.STARTING, state.PAUSED):
+        if info.status in state.ACTIVE:
             if not force:
-                raise StateError(f"container {info.name!r} is running", f"stop it first, or use force: rm -f {info.name}")
-            client.signal_init(info.folder, signals.SIGKILL)
-            client.wait(info.folder, 30)
-        self.folders.remove(container_id)
+                raise StateError(f"container {info.name!r} is {info.status}", f"stop it first, or use force: rm -f {info.name}")
+            self._kill_and_wait(container_id)
+        if os.path.isdir(info.folder):
+            self.folders.remove(container_id)
+            self._journal("destroy", info)
 
     def containers(self, all: bool = False) -> list[ContainerInfo]:
         self._begin()
-        active = (state.RUNNING, state.STARTING, state.PAUSED)
-        return sorted((info for info in self._infos() if all or info.status in active), key=lambda info: -info.created)
+        return sorted((info for info in self._infos() if all or info.status in state.ACTIVE), key=lambda info: -info.created)
 
     def find(self, container: str) -> ContainerInfo:
         self._begin()
@@ -330,29 +409,72 @@ class NativeEngine:
         names = [self.folders.name(name) for name in ids]
         raise NotFound(f"no container {container!r}", near(container, names) or "ps -a lists all")
 
-    def _abandon(self, container_id: str) -> None:
-        """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
+    def _asked(self, container: str, message: dict[str, Any]) -> ContainerInfo:
+        """Ask a living container's supervisor. :raises StateError: it does not run."""
+        self._begin()
+        info = self.find(container)
+        if client.ask(self.paths, info.id, message) is None:
+            raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
+        return self._info(info.id)
+
+    def _changed(self, container: str, message: dict[str, Any]) -> ContainerInfo:
+        """A change that holds for living and ended containers alike, made by whoever holds the container's lock."""
+        self._begin()
+        container_id = self._id(container)
         folder = self.folders.path(container_id)
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            now = state.read(folder, "state.json")
-            if now is None or now["status"] in (state.CREATED, state.EXITED):
+        while client.ask(self.paths, container_id, message) is None:
+            lock = state.lock(folder)
+            if lock is not None:
+                try:
+                    changes.apply(folder, message)
+                finally:
+                    os.close(lock)
                 break
-            if now["status"] == state.RUNNING:
-                client.signal_init(folder, signals.SIGKILL)
-                client.wait(folder, 5)
-            time.sleep(0.002)
+            if time.monotonic() > deadline:
+                raise StateError(f"container {container!r} is being worked on by another command", "try again")
+            time.sleep(0.002)  # it is about to start, or to end
+        return self._info(container_id)
+
+    def _ended(self, container: str, message: dict[str, Any], what: str) -> ContainerInfo:
+        """Ask for its end, and wait for it as long as that may take."""
+        self._begin()
+        before = self.find(container)
+        if client.ask(self.paths, before.id, message) is not None and client.wait(before.folder, _patience(message, before)) is None:
+            raise StateError(f"{what}: it does not end", "its processes hang in the kernel (uninterruptible sleep)?")
+        return self._again(before)
+
+    def _again(self, before: ContainerInfo) -> ContainerInfo:
+        try:
+            return self._info(before.id)
+        except NotFound:  # --rm: what it was is all that can be said
+            return before
+
+    def _journal(self, action: str, info: ContainerInfo) -> None:
+        journal.record(str(self.paths.home), action, info.id, {**info.labels, "image": info.image, "name": info.name})
+
+    def _kill_and_wait(self, container_id: str) -> None:
+        folder = self.folders.path(container_id)
+        deadline = time.monotonic() + 30
+        while client.ask(self.paths, container_id, {"op": "stop", "signal": 9, "timeout": 0}) is None:
+            now = state.read(folder, "state.json")
+            if now is None or now["status"] not in state.ACTIVE or not state.lives(now) or time.monotonic() > deadline:
+                return
+            time.sleep(0.002)  # it has not got so far that it can be asked
+        client.wait(folder, 30)
+
+    def _abandon(self, container_id: str) -> None:
+        """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
+        self._kill_and_wait(container_id)
         self.folders.remove(container_id)
 
     def _end_quietly(self, container_id: str) -> None:
         """An interrupted ``run``: end the container now; a second within which it may clean up."""
         folder = self.folders.path(container_id)
         try:
-            client.signal_init(folder, signals.SIGTERM)
-            if client.wait(folder, 0.7) is None:
-                client.signal_init(folder, signals.SIGKILL)
+            if client.ask(self.paths, container_id, {"op": "stop", "timeout": 0.7}) is not None:
                 client.wait(folder, 5)
-        except (OSError, NotFound):
+        except (OSError, ContainersError):
             pass
 
     def _images_in_use(self) -> set[str]:
@@ -360,13 +482,14 @@ class NativeEngine:
         return {record["image_id"] for record in records if record}
 
 
-def _signal_number(name: str) -> int:
-    text = name.upper()
-    if text.isdigit():
-        number = int(text)
-    else:
-        found = getattr(signals, text if text.startswith("SIG") else f"SIG{text}", None)
-        number = int(found) if isinstance(found, signals.Signals) else 0
-    if not 1 <= number <= signals.SIGRTMAX:
-        raise UsageError(f"signal {name!r} is unknown", "for example SIGTERM, HUP or 9")
-    return number
+
+def _pass_on(session: Session, on_output: OnOutput | None) -> None:
+    for stream, data in session.stream():
+        if on_output is not None:
+            on_output(stream, data)
+
+
+def _patience(message: dict[str, Any], info: ContainerInfo) -> float:
+    """Seconds that a stop may take: its grace, and what the kernel needs to end what is left."""
+    grace = message.get("timeout")
+    return 30.0 + (10.0 if grace is None else grace)

@@ -35,8 +35,9 @@ class Runner:
         folder = self._folders.path(container_id)
         try:
             creation.before_start(self._paths, container_id)
-            started = client.start(self._paths, container_id, attach=True)
-            yield from started.output()
+            started = client.start_attached(self._paths, container_id)
+            with started:
+                yield from started.stream()
             if started.exit is None:
                 raise BuildError("the step's supervisor was killed", "run the build again")
             if started.exit["oom_killed"]:

@@ -152,6 +152,22 @@ def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
     return sock
 
 
+def bind(path: str, backlog: int = 16) -> socket.socket:
+    """A listening socket at ``path``, mode 0600, where nothing lies: for an owner that holds a lock."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = os.umask(0o177)
+    try:
+        with _reachable(path) as name:
+            sock.bind(name)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    finally:
+        os.umask(before)
+    return sock
+
+
 def connect(path: str | os.PathLike[str], timeout: float) -> socket.socket:
     """Connect to ``path``. ``timeout`` (seconds) holds for connecting and stays set for what follows.
 

@@ -8,7 +8,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import HelperError
@@ -16,6 +16,7 @@ from ..linux import helper, process, sockets
 from ..paths import Paths
 from ..version import stamp
 from . import state
+from .session import Attached, Executed
 
 #: Other code, or another Python, replaces a running launcher.
 VERSION = stamp("linux", "runtime", "network", "metrics")
@@ -34,86 +35,107 @@ def connect(paths: Paths) -> socket.socket:
     return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks, read_only=True)
 
 
-class Started:
-    """A container that was started: in the foreground its output comes through :meth:`output`."""
-
-    def __init__(self, conn: socket.socket, answer: dict[str, Any]) -> None:
-        self._conn = conn
-        self.pid: int = answer["pid"]
-        self.exit: dict[str, Any] | None = None
-
-    def output(self) -> Iterator[tuple[str, bytes]]:
-        """Yield ("stdout" | "stderr", bytes) until the container has ended; then ``exit`` is its record.
-
-        ``exit`` stays None when the supervisor was killed. Letting the iterator go detaches; the container runs on.
-        """
-        with self._conn:
-            while True:
-                try:
-                    data = self._conn.recv(1 << 17)
-                except ConnectionResetError:
-                    return
-                if not data:
-                    return
-                if data[0] in (1, 2):
-                    yield ("stdout" if data[0] == 1 else "stderr"), data[1:]
-                else:
-                    import json
-
-                    self.exit = json.loads(data)["exit"]
-                    return
+def start(paths: Paths, container_id: str) -> None:
+    """Start a created container; returns when its program has been executed (or raises what went wrong)."""
+    _start(paths, {"op": "start", "container": container_id}, -1)[0].close()
 
 
-def start(paths: Paths, container_id: str, *, attach: bool = False, stdin: int = -1) -> Started:
-    """Start a created container; returns when its program has been executed (or raises what went wrong).
+def start_attached(
+    paths: Paths, container_id: str, *, stdin: int = -1, feed: bool = False, size: tuple[int, int] | None = None
+) -> Attached:
+    """:func:`start`, and receive its output.
 
-    :param attach: receive its output. ``stdin``: a descriptor that the container gets as its standard input, -1 for /dev/null.
+    :param stdin: a descriptor that the container gets as its standard input, -1 for /dev/null, or for a pipe held by its supervisor where
+        the container keeps its stdin open; ``feed``: the session gives the input.
+    :param size: (rows, columns) of its terminal.
     """
+    message = {"op": "start", "container": container_id, "attach": True, "stdin": feed, "size": size}
+    conn, answer = _start(paths, message, stdin)
+    return Attached(conn, bool(answer.get("tty")))
+
+
+def _start(paths: Paths, message: dict[str, Any], stdin: int) -> tuple[socket.socket, dict[str, Any]]:
     conn = connect(paths)
     try:
-        sockets.send(conn, {"op": "start", "container": container_id, "attach": attach}, [stdin] if stdin >= 0 else [])
+        sockets.send(conn, message, [stdin] if stdin >= 0 else [])
         conn.settimeout(60)
-        answer = _answer(conn, "start")
-        conn.settimeout(None)
+        return conn, _answer(conn, "start")[0]
     except BaseException:
         conn.close()
         raise
-    if not attach:
-        conn.close()
-    return Started(conn, answer)
 
 
-def run_exec(
-    paths: Paths, container_id: str, request: dict[str, Any], stdin: int, on_output: Callable[[str, bytes], None]
-) -> dict[str, Any]:
-    """Run one command in a running container and stream its output; returns ``{"code", "signal"}``.
+def run_exec(paths: Paths, container_id: str, request: dict[str, Any], *, stdin: int = -1, feed: bool = False) -> Executed:
+    """Run one command in a running container; returns when it has been executed.
 
-    :param request: command (list), and where given env (dict), workdir, user.
+    :param request: command (list), and where given env (dict), workdir, user, privileged, tty, size.
+    :param stdin: a descriptor for its input, -1 for /dev/null; ``feed``: the session gives the input.
     """
-    with contextlib.ExitStack() as stack:
-        conn = stack.enter_context(connect(paths))
+    with contextlib.ExitStack() as undo:
+        conn = undo.enter_context(connect(paths))
         readers: dict[int, str] = {}
-        ours: list[int] = []
-        for stream in ("stdout", "stderr"):
+        theirs, writer = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else os.dup(stdin)], -1
+        undo.callback(lambda: sockets.close_all([*readers, writer]))
+        if feed and not request.get("tty"):
+            os.close(theirs.pop())
             reader, writer = os.pipe2(os.O_CLOEXEC)
+            theirs.append(reader)
+        for stream in ("stdout", "stderr"):
+            reader, end = os.pipe2(os.O_CLOEXEC)
             readers[reader] = stream
-            ours.append(writer)
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else -1
+            theirs.append(end)
         try:
-            sockets.send(conn, {"op": "exec", "container": container_id, **request}, [stdin if stdin >= 0 else null, *ours])
-        except BaseException:
-            for fd in readers:
-                os.close(fd)
-            raise
+            sockets.send(conn, {"op": "exec", "container": container_id, **request}, theirs)
         finally:
-            for fd in (*ours, null):
-                if fd >= 0:
-                    os.close(fd)
+            sockets.close_all(theirs)
+        conn.settimeout(None)
+        _, fds = _answer(conn, "exec")
+        console = fds[0] if fds else -1
+        if console >= 0:
+            sockets.close_all([*readers])
+            readers, writer = {console: "stdout"}, os.dup(console)
+        undo.pop_all()
+        return Executed(conn, readers, writer, console)
+
+
+def ask(paths: Paths, container_id: str, message: dict[str, Any], timeout: float = 15.0) -> dict[str, Any] | None:
+    """Ask the supervisor of a living container; None where there is none (any more). :raises ContainersError: what it refused."""
+    conn = _supervisor(paths, container_id, timeout)
+    if conn is None:
+        return None
+    with conn:
         try:
-            return _stream(conn, readers, on_output)
-        finally:
-            for fd in readers:
-                os.close(fd)
+            sockets.send(conn, message)
+            answer, fds = sockets.receive(conn)
+        except (BrokenPipeError, ConnectionResetError):
+            return None
+        except TimeoutError:
+            raise HelperError(f"the supervisor of container {container_id[:12]} does not answer", "try again") from None
+    sockets.close_all(fds)
+    if answer is not None:
+        sockets.raise_error(answer)
+    return answer
+
+
+def attach(paths: Paths, container_id: str, *, feed: bool = False) -> Attached | None:
+    """A session with a running container: output from now on, and with ``feed`` its input. None where nobody supervises it."""
+    conn = _supervisor(paths, container_id, 15.0)
+    if conn is None:
+        return None
+    try:
+        sockets.send(conn, {"op": "attach", "stdin": feed})
+        answer = _answer(conn, "attach")[0]
+    except BaseException:
+        conn.close()
+        raise
+    return Attached(conn, bool(answer.get("tty")))
+
+
+def _supervisor(paths: Paths, container_id: str, timeout: float) -> socket.socket | None:
+    try:
+        return sockets.connect(f"{paths.run}/containers/{container_id}.sock", timeout)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
 
 
 def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
@@ -127,44 +149,21 @@ def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
     with connect(paths) as conn:
         conn.settimeout(30)
         sockets.send(conn, {"op": "probe"})
-        probes: list[dict[str, Any]] = _answer(conn, "probe")["probes"]
+        probes: list[dict[str, Any]] = _answer(conn, "probe")[0]["probes"]
     state.write(str(paths.run), "isolation.json", {"stamp": stamp(), "probes": probes})
     return probes
 
 
-def _stream(conn: socket.socket, readers: dict[int, str], on_output: Callable[[str, bytes], None]) -> dict[str, Any]:
-    """Pass output on until the exit has come. A process left in the background may keep the pipes open: not waited for."""
-    conn.settimeout(None)
-    poll = select.poll()
-    for fd in (conn.fileno(), *readers):
-        poll.register(fd, select.POLLIN)
-    status: dict[str, Any] | None = None
-    while status is None or readers:
-        events = poll.poll(None if status is None else 0)
-        if status is not None and not events:
-            break
-        for fd, _ in events:
-            if fd == conn.fileno():
-                message = _answer(conn, "exec")
-                if "exit" in message:
-                    status = message["exit"]
-                    poll.unregister(fd)
-            elif data := os.read(fd, 1 << 16):
-                on_output(readers[fd], data)
-            else:
-                poll.unregister(fd)
-                os.close(fd)
-                del readers[fd]
-    return status or {}
-
-
-def _answer(conn: socket.socket, what: str) -> dict[str, Any]:
+def _answer(conn: socket.socket, what: str) -> tuple[dict[str, Any], list[int]]:
     answer, fds = sockets.receive(conn)
-    sockets.close_all(fds)
     if answer is None:
         raise HelperError(f"{what} broke off: the helper that worked on it was killed", "try again; pycontainers ps shows what is there")
-    sockets.raise_error(answer)
-    return answer
+    try:
+        sockets.raise_error(answer)
+    except BaseException:
+        sockets.close_all(fds)
+        raise
+    return answer, fds
 
 
 def wait(folder: str, timeout: float | None = None) -> dict[str, Any] | None:
@@ -172,7 +171,7 @@ def wait(folder: str, timeout: float | None = None) -> dict[str, Any] | None:
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
         now = state.read(folder, "state.json")
-        if now is None or now["status"] not in (state.STARTING, state.RUNNING, state.PAUSED):
+        if now is None or now["status"] not in state.ACTIVE:
             return state.read(folder, "exit.json") or {}
         pidfd = process.open_pidfd(now["supervisor"])
         if pidfd is None:
@@ -183,6 +182,24 @@ def wait(folder: str, timeout: float | None = None) -> dict[str, Any] | None:
                 return None
         finally:
             os.close(pidfd)
+
+
+def wait_exit(paths: Paths, container_id: str, timeout: float | None = None) -> dict[str, Any] | None:
+    """The exit record of a container's next end (with a restart policy it may live on then), or of its last, as :func:`wait`."""
+    conn = _supervisor(paths, container_id, 15.0)
+    if conn is not None:
+        with conn:
+            sockets.send(conn, {"op": "wait"})
+            conn.settimeout(timeout)
+            try:
+                answer, _ = sockets.receive(conn)
+            except TimeoutError:
+                return None
+            if answer is not None:
+                sockets.raise_error(answer)
+                record: dict[str, Any] = answer["exit"]
+                return record
+    return wait(str(paths.containers / container_id), timeout)
 
 
 def _readable(fd: int, deadline: float | None) -> bool:

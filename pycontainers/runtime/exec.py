@@ -1,8 +1,8 @@
 """A further process in a running container: join its cgroup, then all its namespaces at once, then confine as its first one.
 
-The worker (forked from the launcher) joins from outside and forks inside; it stays as the parent that reads the exit code. It is not
-dumpable and not visible in the container's pid namespace, and the program it runs is never executed by path from inside
-(CVE-2019-5736: a container overwriting /proc/PID/exe of the runtime).
+The worker (forked from the launcher, or from the supervisor for a health check) joins from outside and forks inside; it stays as the parent
+that reads the exit code. It is not dumpable and not visible in the container's pid namespace, and the program it runs is never executed by
+path from inside (CVE-2019-5736: a container overwriting /proc/PID/exe of the runtime).
 """
 
 from __future__ import annotations
@@ -11,106 +11,180 @@ import json
 import os
 import signal
 import socket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from ..errors import ContainersError, StateError
-from ..linux import cgroups, namespaces, process, sockets, syscalls
+from ..linux import capabilities, cgroups, namespaces, process, pty, sockets, syscalls
 from . import state
 from .confine import Confinement, become, only_descriptor
+from .marks import mark
+
+Programs = Callable[[dict[str, Any] | None], bytes | None]
+"""From an OCI seccomp profile to its compiled filter."""
 
 
-def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[int], programs: Any) -> None:
-    """Run one exec request in a forked worker; answers ``{"exit": {…}}`` or an error on ``conn``. Never raises."""
+def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[int], programs: Programs) -> None:
+    """Run one exec request in a forked worker; answers ``{"started": pid}`` (with a terminal's master), then ``{"exit": {…}}``, or an
+    error, on ``conn``. Never raises.
+    """
     try:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        status = _run(folder, request, fds, programs, conn)
-        sockets.send(conn, {"exit": status})
+        mark("exec", "request")
+        work = Exec(folder, request, programs)
+        work.start(fds)
+        try:
+            sockets.send(conn, {"started": work.pid}, [work.console] if work.console >= 0 else [])
+        except OSError:
+            pass  # the client is gone; the process goes on, as with Docker
+        work.let_go()
+        status = work.wait()
+        try:
+            sockets.send(conn, {"exit": status})
+        except OSError:
+            pass
     except BaseException as error:
         sockets.reply_error(conn, error)
 
 
-def _run(folder: str, request: dict[str, Any], fds: list[int], programs: Any, conn: socket.socket) -> dict[str, Any]:
-    spec, now = state.read(folder, "config.json"), state.read(folder, "state.json")
-    pidfd = process.open_pidfd(now["init"]) if now and now.get("init") and now["status"] == state.RUNNING else None
-    if spec is None or now is None or pidfd is None:
-        raise StateError(f"container {os.path.basename(folder)[:12]} is not running", "start it first")
-    linux = spec["linux"]
-    what = Confinement(_process(spec["process"], request), programs(linux.get("seccomp")))
-    owner = (linux.get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
-    for fd in fds[1:]:
-        os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
-    cgroups.open(linux["cgroupsPath"]).join()
-    root = os.open(f"/proc/{now['init']['pid']}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
+def probe(folder: str, command: list[str], writer: int, program: bytes | None) -> NoReturn:
+    """A health check, in a process forked from the supervisor: its output goes to ``writer``, and its exit code is this process's."""
+    code = 1
     try:
-        namespaces.setns(pidfd, namespaces.flags_of([n["type"] for n in linux["namespaces"]]))
-    except ProcessLookupError:
-        raise StateError(f"container {os.path.basename(folder)[:12]} is not running: it has just ended", "start it again") from None
-    # setns puts us at the namespace's root; the container's is the one its first process has.
-    os.fchdir(root)
-    os.chroot(".")
-    os.close(root)
-    os.close(pidfd)
-    pid = os.fork()
-    if pid == 0:
-        _inside(what, fds, writer, bool(linux.get("uidMappings")))
-    os.close(writer)
-    for fd in fds:
-        os.close(fd)
-    _raise_failure(reader, pid)
-    try:
-        sockets.send(conn, {"started": pid})
-    except OSError:
-        pass  # the client is gone; the process goes on, as with Docker
-    _, status = os.waitpid(pid, 0)
-    signalled = os.WIFSIGNALED(status)
-    number = os.WTERMSIG(status) if signalled else 0
-    return {"code": 128 + number if signalled else os.WEXITSTATUS(status), "signal": number}
-
-
-def _process(base: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    """The OCI process of this exec: the container's own, with what the request changes."""
-    environment = dict(item.partition("=")[::2] for item in base["env"]) | (request.get("env") or {})
-    result = dict(base)
-    result.update(
-        args=request["command"], env=[f"{key}={value}" for key, value in environment.items()], cwd=request.get("workdir") or base["cwd"]
-    )
-    if request.get("user"):
-        result["user"] = {"uid": 0, "gid": 0, "username": request["user"]}
-    return result
-
-
-def _inside(what: Confinement, fds: list[int], writer: int, mapped: bool) -> None:
-    try:
-        os.setsid()
-        os.umask(0o022)
-        for number, fd in enumerate(fds[:3]):
-            os.dup2(fd, number, inheritable=True)
-        if mapped:
-            os.setgroups([])
-            os.setresgid(0, 0, 0)
-            os.setresuid(0, 0, 0)
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again
-        writer = only_descriptor(writer)
-        become(what, make_cwd=False, death_signal=0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        work = Exec(folder, {"command": command}, lambda profile: program, death_signal=signal.SIGKILL)
+        work.start([null, writer, os.dup(writer)])
+        code = work.wait()["code"]
     except ContainersError as error:
-        _report(writer, type(error).__name__, error.message, error.hint)
-    except BaseException as error:
-        _report(writer, "ContainersError", f"exec failed: {error}", "")
-    os._exit(126)
+        os.write(writer, error.message.encode())
+    finally:
+        os._exit(code)
+
+
+class Exec:
+    """One exec. ``request``: command (list), and where given env (dict), workdir, user, tty, size (rows, columns), privileged."""
+
+    def __init__(self, folder: str, request: dict[str, Any], programs: Programs, death_signal: int = 0) -> None:
+        self.name = os.path.basename(folder)[:12]
+        spec, now = state.read(folder, "config.json"), state.read(folder, "state.json")
+        if now and now["status"] == state.PAUSED:
+            raise StateError(f"container {self.name} is paused", f"unpause it first: %container unpause {self.name}")
+        pidfd = process.open_pidfd(now["init"]) if now and now.get("init") and now["status"] == state.RUNNING else None
+        if spec is None or now is None or pidfd is None:
+            raise StateError(f"container {self.name} is not running", "start it first")
+        self.linux, self._pidfd, self._init = spec["linux"], pidfd, now["init"]["pid"]
+        self._death_signal = death_signal
+        self._privileged = bool(request.get("privileged"))
+        self._what = Confinement(self._process(spec["process"], request), None if self._privileged else programs(self.linux.get("seccomp")))
+        self._tty, self._size = bool(request.get("tty")), request.get("size")
+        self.console = -1
+        self.pid = 0
+
+    def _process(self, base: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+        """The OCI process of this exec: the container's own, with what the request changes."""
+        environment = dict(item.partition("=")[::2] for item in base["env"]) | (request.get("env") or {})
+        if request.get("tty"):
+            environment.setdefault("TERM", "xterm")
+        result = dict(base)
+        result.update(
+            args=request["command"],
+            env=[f"{key}={value}" for key, value in environment.items()],
+            cwd=request.get("workdir") or base["cwd"],
+            terminal=bool(request.get("tty")),
+        )
+        if request.get("user"):
+            result["user"] = {"uid": 0, "gid": 0, "username": request["user"]}
+        if self._privileged:
+            every = [f"CAP_{name}" for name in capabilities.NAMES[: capabilities.last() + 1]]
+            result["capabilities"] = {"bounding": every, "effective": every, "permitted": every}
+            result["noNewPrivileges"] = False
+        return result
+
+    def start(self, fds: list[int]) -> None:
+        """Join, fork, and wait until the program has been executed. ``fds``: stdio, closed here; with a terminal they are not used.
+
+        :raises ContainersError: why it was not.
+        """
+        owner = (self.linux.get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
+        for fd in fds[1:]:
+            os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
+        cgroups.open(self.linux["cgroupsPath"]).join()
+        root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
+        try:
+            namespaces.setns(self._pidfd, namespaces.flags_of([n["type"] for n in self.linux["namespaces"]]))
+        except ProcessLookupError:
+            raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
+        # setns puts us at the namespace's root; the container's is the one its first process has.
+        os.fchdir(root)
+        os.chroot(".")
+        os.close(root)
+        os.close(self._pidfd)
+        mark("exec", "joined")
+        if self._tty:
+            self.console, terminal = pty.open_inside()
+            if self._size:
+                pty.resize(self.console, *self._size)
+            fds = [*fds, terminal]
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._inside(fds, writer)
+        mark("exec", "forked")
+        os.close(writer)
+        for fd in fds:
+            os.close(fd)
+        self._raise_failure(reader)
+
+    def let_go(self) -> None:
+        """The client has the terminal now: our copy would keep it open after the program has closed it."""
+        if self.console >= 0:
+            os.close(self.console)
+            self.console = -1
+
+    def wait(self) -> dict[str, Any]:
+        """``{"code", "signal"}`` of the program."""
+        _, status = os.waitpid(self.pid, 0)
+        signalled = os.WIFSIGNALED(status)
+        number = os.WTERMSIG(status) if signalled else 0
+        return {"code": 128 + number if signalled else os.WEXITSTATUS(status), "signal": number}
+
+    def _inside(self, fds: list[int], writer: int) -> NoReturn:
+        try:
+            os.setsid()
+            os.umask(0o022)
+            if self._tty:
+                pty.make_controlling(fds[-1])
+                fds = [fds[-1]] * 3
+            for number, fd in enumerate(fds[:3]):
+                os.dup2(fd, number, inheritable=True)
+            if self.linux.get("uidMappings"):
+                os.setgroups([])
+                os.setresgid(0, 0, 0)
+                os.setresuid(0, 0, 0)
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again
+            if self._death_signal:
+                syscalls.prctl(syscalls.PR_SET_PDEATHSIG, self._death_signal)
+            mark("exec", "inside")
+            writer = only_descriptor(writer)
+            become(self._what, make_cwd=False, death_signal=self._death_signal)
+        except ContainersError as error:
+            _report(writer, type(error).__name__, error.message, error.hint)
+        except BaseException as error:
+            _report(writer, "ContainersError", f"exec failed: {error}", "")
+        os._exit(126)
+
+    def _raise_failure(self, reader: int) -> None:
+        """The pipe closes by execve: then all is well. What comes through it is why it did not happen."""
+        with os.fdopen(reader, "rb") as file:
+            data = file.read()
+        if data:
+            os.waitpid(self.pid, 0)
+            sockets.raise_error(json.loads(data))
 
 
 def _report(writer: int, kind: str, message: str, hint: str) -> None:
     os.write(writer, json.dumps({"error": kind, "message": message, "hint": hint}).encode())
-
-
-def _raise_failure(reader: int, pid: int) -> None:
-    """The pipe closes by execve: then all is well. What comes through it is why it did not happen."""
-    with os.fdopen(reader, "rb") as file:
-        data = file.read()
-    if data:
-        os.waitpid(pid, 0)
-        sockets.raise_error(json.loads(data))

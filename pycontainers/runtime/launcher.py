@@ -20,6 +20,7 @@ from ..linux import helper, idmap, seccomp, sockets, syscalls
 from ..version import stamp
 from . import exec as exec_worker
 from . import isolation, state
+from .marks import mark
 from .supervisor import Supervisor
 
 NAME = "launcher"
@@ -28,8 +29,8 @@ VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
 class Launcher(helper.Server):
-    """Requests: ``{"op": "start", "container", "attach"}`` [+ stdin], ``{"op": "exec", "container", "command", …}`` + stdio,
-    ``{"op": "files", "container", "purpose"}``: a worker on its files, ``{"op": "probe"}``: what this machine allows."""
+    """Requests: ``{"op": "start", "container", "attach", "stdin", "size"}`` [+ stdin]; ``{"op": "exec", "container", "command", …}``
+    + stdio; ``{"op": "files", "container", "purpose"}``: a worker on its files; ``{"op": "probe"}``: what this machine allows."""
 
     def __init__(self, listener: socket.socket, home: str, run: str) -> None:
         super().__init__(listener, NAME, VERSION, f"{run}/launcher.sock", IDLE_SECONDS)
@@ -54,10 +55,13 @@ class Launcher(helper.Server):
 
     def _start(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         container = _checked(message["container"])
+        mark("launcher", "request")
         spec = state.read(f"{self.home}/containers/{container}", "config.json")
         linux = (spec or {}).get("linux", {})
         idmap_fd = self._map(linux)
+        mark("launcher", "map")
         program = self._program(linux.get("seccomp"))
+        mark("launcher", "program")
         if os.fork():
             return
         kept = self._child(conn)
@@ -67,8 +71,8 @@ class Launcher(helper.Server):
                 self.run_dir,
                 container,
                 kept,
+                request=message,
                 stdin=fds[0] if fds else -1,
-                attach=bool(message.get("attach")),
                 spec=spec or {},
                 idmap=idmap_fd,
                 program=program,
@@ -145,7 +149,8 @@ def main(home: str, run: str) -> None:
     helper.daemonize()
     try:
         listener = helper.inherited_listener()
-        os.makedirs(f"{run}/stage", mode=0o700, exist_ok=True)
+        for folder in ("stage", "containers"):
+            os.makedirs(f"{run}/{folder}", mode=0o700, exist_ok=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel: nobody waits for supervisors
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

@@ -30,13 +30,16 @@ class Writer:
         if out:
             self._write(b"".join(out))
 
-    def close(self) -> None:
-        """Write what did not end with a newline, marked partial."""
+    def end_lines(self) -> None:
+        """The streams have ended: write what did not end with a newline, marked partial."""
         stamp = timestamp(time.time_ns())
         for stream, rest in self._rest.items():
             if rest:
                 self._write(b"%s %s P %s\n" % (stamp, stream.encode(), rest))
         self._rest = {"stdout": b"", "stderr": b""}
+
+    def close(self) -> None:
+        self.end_lines()
         os.close(self._fd)
 
     def _cut(self, stamp: bytes, stream: str, line: bytes, final: bool) -> list[bytes]:

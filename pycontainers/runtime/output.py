@@ -1,28 +1,37 @@
-"""What a container writes: from its two pipes to the log and to the client that is attached, if any."""
+"""A container's standard streams: output to the log and to whoever is attached, input from whoever may give it.
+
+Nobody is waited for in a blocking call: while an attached client does not read, the container's streams are left alone (it waits then,
+as with Docker), and everything else of the supervisor goes on.
+"""
 
 from __future__ import annotations
 
 import os
 import select
-import socket
+from typing import TYPE_CHECKING
 
 from . import logs
+from .loop import WRITE, Loop
+
+if TYPE_CHECKING:
+    from .control import Connection
 
 _READ = 1 << 16  # bytes a read: the capacity of a pipe
+_TAGS = {"stdout": b"\x01", "stderr": b"\x02"}
 
 
 class Output:
-    """Both streams of one container.
+    """Both streams of one container, or its console.
 
-    :param conn: the client that asked for the start; ``attach``: it wants the output (tag byte 1 or 2, then data, a message).
+    :ivar clients: who is attached; each gets every piece of output as a message: a tag byte (1 stdout, 2 stderr), then the data.
     """
 
-    def __init__(self, log: str, conn: socket.socket | None, attach: bool) -> None:
-        self.conn = conn
-        self._attach = attach
+    def __init__(self, log: str, loop: Loop) -> None:
+        self.clients: list[Connection] = []
+        self.streams: dict[int, str] = {}
+        self._loop = loop
         self._path = log
         self._log: logs.Writer | None = None
-        self.streams: dict[int, str] = {}
 
     def pipes(self, owner: int) -> tuple[int, int]:
         """Make both pipes; returns the ends for the container, owned by its root."""
@@ -35,27 +44,19 @@ class Output:
             ends.append(writer)
         return ends[0], ends[1]
 
-    def open_log(self) -> None:
-        self._log = logs.Writer(self._path)
+    def console(self, master: int) -> None:
+        """The master of the container's terminal: one stream, as with Docker."""
+        os.set_blocking(master, False)
+        self.streams[master] = "stdout"
 
-    def pump(self, fd: int) -> bool:
-        """Pass on what is there; False when this stream has ended (its descriptor is closed then)."""
-        try:
-            data = os.read(fd, _READ)
-        except BlockingIOError:
-            return True
-        except OSError:
-            data = b""
-        if not data:
-            os.close(fd)
-            del self.streams[fd]
-            return False
-        stream = self.streams[fd]
-        if self._log is not None:
-            self._log.feed(stream, data)
-        if self._attach and self.conn is not None:
-            self._forward(stream, data)
-        return True
+    def open_log(self) -> None:
+        if self._log is None:
+            self._log = logs.Writer(self._path)
+
+    def watch(self) -> None:
+        """Begin to pass on, or go on after a client had to be waited for."""
+        for fd in self.streams:
+            self._loop.watch(fd, lambda fd=fd: self._readable(fd))  # type: ignore[misc]
 
     def drain(self) -> None:
         """After the first process ended its whole pid namespace is gone, so the pipes hold all that will ever come.
@@ -65,27 +66,92 @@ class Output:
         for fd in list(self.streams):
             while fd in self.streams:
                 if not select.select([fd], [], [], 0)[0]:
-                    os.close(fd)
-                    del self.streams[fd]
+                    self._close(fd)
                 else:
-                    self.pump(fd)
+                    self._pump(fd)
+        if self._log is not None:
+            self._log.end_lines()
+
+    def close(self) -> None:
         if self._log is not None:
             self._log.close()
+            self._log = None
 
-    def detach(self) -> None:
-        if self.conn is not None:
-            self.conn.close()
-            self.conn = None
+    def _readable(self, fd: int) -> None:
+        self._pump(fd)
+        if any(client.behind for client in self.clients):
+            for other in self.streams:
+                self._loop.forget(other)
 
-    def _forward(self, stream: str, data: bytes) -> None:
-        """Give output to the attached client. The container waits for a slow one, as with Docker; one that is gone is forgotten."""
-        assert self.conn is not None
+    def _pump(self, fd: int) -> None:
         try:
-            while True:
-                try:
-                    self.conn.send((b"\x01" if stream == "stdout" else b"\x02") + data, socket.MSG_NOSIGNAL)
-                    return
-                except BlockingIOError:
-                    select.select([], [self.conn], [], 1.0)
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return
         except OSError:
-            self.detach()
+            data = b""  # EIO: the last holder of the terminal's other side has closed it (pty(7))
+        if not data:
+            self._close(fd)
+            return
+        stream = self.streams[fd]
+        if self._log is not None:
+            self._log.feed(stream, data)
+        for client in list(self.clients):
+            client.offer(_TAGS[stream] + data)
+
+    def _close(self, fd: int) -> None:
+        self._loop.forget(fd)
+        os.close(fd)
+        del self.streams[fd]
+
+
+class Input:
+    """The container's standard input, held open here: the writing end of a pipe, or a copy of the console's master.
+
+    A descriptor of its own in either case, which is closed here.
+    """
+
+    _ROOM = 1 << 18  # bytes that wait for a program that does not read, before clients wait too
+
+    def __init__(self, fd: int, loop: Loop, console: bool) -> None:
+        self._fd, self._loop, self._console = fd, loop, console
+        self._waiting = bytearray()
+        self._ended = False
+        os.set_blocking(fd, False)
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) > self._ROOM
+
+    def feed(self, data: bytes) -> None:
+        if self._fd >= 0 and not self._ended:
+            self._waiting += data
+            self._flush()
+
+    def end(self) -> None:
+        """No more input: the pipe ends; a terminal gets its end-of-file character (termios(3), VEOF)."""
+        if self._console:
+            self.feed(b"\x04")
+        elif self._fd >= 0:
+            self._ended = True
+            self._flush()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._fd, self._waiting)]
+        except BlockingIOError:
+            self._loop.watch(self._fd, self._flush, WRITE)
+            return
+        except OSError:  # EPIPE: nobody reads any more
+            self._waiting.clear()
+            self._ended = True
+        self._loop.forget(self._fd)
+        if self._ended:
+            self.close()

@@ -8,7 +8,7 @@ escaped that signal (it can clear it), it is ended here, by its cgroup: it has l
 from __future__ import annotations
 
 import os
-import time
+
 from typing import Any
 
 from ..linux import cgroups, process, trees
@@ -56,7 +56,7 @@ def _drop_half_made(containers: str, name: str) -> None:
 
 def _needs_recovery(folder: str) -> bool:
     now = state.read(folder, "state.json")
-    return now is not None and now["status"] in (state.STARTING, state.RUNNING, state.PAUSED) and not state.lives(now)
+    return now is not None and now["status"] in state.ACTIVE and not state.lives(now)
 
 
 def recover(containers: str, container_id: str) -> bool:
@@ -71,20 +71,8 @@ def recover(containers: str, container_id: str) -> bool:
             return False
         _end_cgroup(folder)
         if state.read(folder, "exit.json") is None:
-            state.write(
-                folder,
-                "exit.json",
-                {
-                    "code": None,
-                    "signal": 0,
-                    "oom_killed": False,
-                    "error": "its supervisor was killed: the container was ended, its exit code is unknown",
-                    "hint": "",
-                    "started": now.get("started", 0.0),
-                    "finished": time.time(),
-                    "memory_peak": 0,
-                },
-            )
+            why = "its supervisor was killed: the container was ended, its exit code is unknown"
+            state.write(folder, "exit.json", state.exit_record(None, error=why, started=now.get("started", 0.0)))
         state.write(
             folder, "state.json", {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
         )

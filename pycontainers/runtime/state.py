@@ -20,7 +20,33 @@ from typing import Any
 from ..errors import NameInUse, NotFound, StateError
 from ..linux import process, trees
 
-CREATED, STARTING, RUNNING, PAUSED, EXITED = "created", "starting", "running", "paused", "exited"
+CREATED, STARTING, RUNNING, PAUSED, RESTARTING, EXITED = "created", "starting", "running", "paused", "restarting", "exited"
+ACTIVE = (STARTING, RUNNING, PAUSED, RESTARTING)
+"""While it is in one of these, a supervisor has it."""
+
+
+def exit_record(
+    code: int | None,
+    signal: int = 0,
+    oom_killed: bool = False,
+    *,
+    error: str = "",
+    hint: str = "",
+    started: float = 0.0,
+    finished: float = 0.0,
+    memory_peak: int = 0,
+) -> dict[str, Any]:
+    """``exit.json``: the fields of :class:`pycontainers.protocol.ExitStatus`. A ``code`` of None: nobody could read it."""
+    return {
+        "code": code,
+        "signal": signal,
+        "oom_killed": oom_killed,
+        "error": error,
+        "hint": hint,
+        "started": started,
+        "finished": finished or time.time(),
+        "memory_peak": memory_peak,
+    }
 
 
 def write(folder: str, name: str, data: dict[str, Any]) -> None:

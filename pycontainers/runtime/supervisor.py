@@ -1,42 +1,53 @@
-"""One process per container, from its start to its exit record: stdio, log, samples, published ports, cleaning up.
+"""One process per container, from its first start to its last exit record: streams, log, samples, ports, health, restarts, cleaning up.
 
-Forked from the launcher (small, everything loaded), in a session of its own: it outlives the notebook's kernel and the launcher.
-When it is killed, the container's first process gets SIGKILL with it (PR_SET_PDEATHSIG): a container never runs on with a closed
-pipe and nobody to read its exit. The next command finds what is left and marks it (:mod:`pycontainers.runtime.recover`).
+Forked from the launcher (small, everything loaded), in a session of its own: it outlives the notebook's kernel and the launcher. It
+holds the container's lock, so it alone writes the container's files; whoever wants something of a living container asks it
+(:mod:`.control`). When it is killed, the container's first process gets SIGKILL with it (PR_SET_PDEATHSIG): a container never runs on with
+a closed pipe and nobody to read its exit. The next command finds what is left and marks it (:mod:`.recover`).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import select
 import signal
 import socket
 import stat
+import struct
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import errors
 from ..errors import ContainersError, StateError
-from ..linux import cgroups, process, sockets, syscalls
+from ..linux import cgroups, process, signals, sockets, syscalls
 from ..metrics import history
 from ..metrics.sample import Sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
 from ..protocol import Port
-from . import state
-from .output import Output
+from . import changes, journal, state
+from .control import Connection, Control
+from .health import Health
+from .loop import Loop
+from .marks import mark
+from .output import Input, Output
+from .restart import Restart
 from .starting import Starting
 
 _SAMPLES = 3600  # records in the ring file
+_GRACE = 10.0  # seconds from the stop signal to SIGKILL where nobody says another number (Docker's)
 
 
 class Supervisor:
     """Starts one container and stays with it.
 
-    :param conn: the client that asked, or None; ``stdin``: a descriptor for the container, or -1 for /dev/null.
-    :param attach: the client wants the output as it comes, and the exit status at the end.
+    :param conn: the client that asked. ``request``: its message; ``attach``: it wants the output, ``stdin``: it will send input,
+        ``size``: (rows, columns) of its terminal.
+    :param stdin: a descriptor that the container gets as its standard input, or -1.
     """
 
     def __init__(
@@ -44,46 +55,79 @@ class Supervisor:
         home: str,
         run: str,
         container_id: str,
-        conn: socket.socket | None,
+        conn: socket.socket,
         *,
+        request: dict[str, Any],
         stdin: int = -1,
-        attach: bool = False,
         spec: dict[str, Any],
         idmap: int | None = None,
         program: bytes | None = None,
     ) -> None:
         self.home, self.run_dir, self.id = home, run, container_id
         self.folder = f"{home}/containers/{container_id}"
-        self.attach, self.stdin = attach, stdin
-        self.output = Output(f"{self.folder}/log", conn, attach)
-        self.idmap, self.program = idmap, program
         self.spec = spec  # config.json, read by the launcher already
+        self.idmap, self.program = idmap, program
         self.record: dict[str, Any] = {}
-        self.group: Any = None
-        self.starting: Starting | None = None
-        self.pid = 0
-        self.pidfd = -1
-        self.lock = -1
-        self.bound: list[forwarder.Bound] = []
-        self.forwarder: tuple[int, int] | None = None
-        self.networked = False
-        self.address = ""
-        self.started = 0.0
+        self.loop = Loop()
+        self.output = Output(f"{self.folder}/log", self.loop)
+        self.control = Control(self, f"{run}/containers/{container_id}.sock")
+        self.waiting: list[Connection] = []
+        self.paused = False
+        self.tty = bool(spec.get("process", {}).get("terminal"))
+        self.stdin_once = bool(request.get("attach"))
+        self.requests: dict[str, Callable[[dict[str, Any]], None]] = {
+            "pause": self._pause,
+            "unpause": self._unpause,
+            "stop": self._stop,
+            "kill": self._kill,
+            "update": self._update,
+            "rename": self._rename,
+            "resize": self._resize,
+        }
+        self._first = self.control.add(conn, attached=bool(request.get("attach")), stdin=bool(request.get("stdin")))
+        self._size = request.get("size")
+        self._stdin = stdin
+        self._input: Input | None = None
+        self._console = -1
+        self._lock = -1
+        self._group: Any = None
+        self._starting: Starting | None = None
+        self._restart = Restart(None)
+        self._stopping = False
+        self._ended = False
+        self._health: Health | None = None
+        self._bound: list[forwarder.Bound] = []
+        self._forwarder: tuple[int, int] | None = None
+        self._networked = False
+        self._address = ""
+        self._started = 0.0
+        self._ring: history.Ring | None = None
+        self._sampler: Sampler | None = None
+        self._net: int | None = None
+        self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
-    # -- start
+    # -- the whole life
 
     def main(self) -> None:
-        """The whole life; never raises."""
+        """Never raises."""
         try:
             self._prepare_self()
             self._start()
         except BaseException as error:
             self._undo(error)
             return
-        try:
-            self._loop()
-        finally:
-            self._finish()
+        while True:
+            record = self._live()
+            ran = record["finished"] - record["started"]
+            pause = None if self._stopping else self._restart.after(record["code"], ran)
+            if pause is None or not self._rest(record, pause):
+                break
+            try:
+                self._start()
+            except BaseException as error:
+                self._undo(error)
+                return
+        self._end(record)
 
     def _prepare_self(self) -> None:
         os.setsid()
@@ -94,130 +138,185 @@ class Supervisor:
         lock = state.lock(self.folder)
         if lock is None:
             raise StateError(f"container {self.id[:12]} is running already", "stop it first, or use exec")
-        self.lock = lock
+        self._lock = lock
+        mark("supervisor", "locked")
         self.record = state.read(self.folder, "container.json") or {}
         if not self.spec or not self.record:
             raise StateError(f"container {self.id[:12]} has no readable config.json", "remove it and create it again")
-        try:
-            os.unlink(f"{self.folder}/exit.json")
-        except FileNotFoundError:
-            pass
-        # First of all: from here on a sweep knows whose leftovers these are.
-        self._write_state(state.STARTING)
+        self._restart.set(self.record.get("restart"))
+        for name in ("exit.json", "health.json"):
+            try:
+                os.unlink(f"{self.folder}/{name}")
+            except FileNotFoundError:
+                pass
+
+    # -- start
 
     def _start(self) -> None:
-        linux = self.spec["linux"]
+        # First of all: from here on a sweep knows whose leftovers these are.
+        self._write_state(state.STARTING)
+        mark("supervisor", "starting")
+        self._ended = self.paused = False
         self.output.open_log()
-        if self.record.get("ports"):
-            self.bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
-        self.group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
-        lacking = {name: why for name, why in self.group.missing.items() if name not in self.group.paths}
-        self._note([f"{name} is not limited and not measured: {why}" for name, why in lacking.items()])
-        self.starting = Starting(
+        if self.record.get("ports") and not self._bound:
+            self._bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
+        mark("supervisor", "ports")
+        self._make_group()
+        mark("supervisor", "cgroup")
+        if self._size and self.tty:
+            self.spec["process"]["consoleSize"] = {"height": self._size[0], "width": self._size[1]}
+        self._starting = starting = Starting(
             self.spec, self.record["rootfs"] | {"home": self.home}, stage=f"{self.run_dir}/stage", idmap=self.idmap, program=self.program
         )
-        self.started = time.time()
-        self.starting.begin(self._pipes(), self.group)
-        self.stdin = -1
-        self.pid, self.pidfd = self.starting.pid, self.starting.pidfd
-        self.starting.release()
+        self._started = time.time()
+        starting.begin(self._stdio(), self._group)
+        mark("supervisor", "cloned")
+        starting.release()
+        mark("supervisor", "released")
         if self.record["network"] == "bridge":
             self._join_network()  # while the child mounts
-        state.write(self.folder, "made.json", self.starting.mounted())  # mount points that the image did not have: a build leaves them out
-        self.starting.execute()
+        mark("supervisor", "network")
+        if self.control.listener is None:
+            self.control.open()
+        made = starting.mounted()
+        state.write(self.folder, "made.json", {"made": made["made"]})  # mount points that the image lacked: a build leaves them out
+        mark("supervisor", "mounted")
+        starting.execute()
+        mark("supervisor", "executed")
+        self._take_console()
         self._write_state(state.RUNNING)
-        self._reply_started()
+        mark("supervisor", "running")
+        self._answer()
+        mark("supervisor", "answered")
+        self.journal("start")
 
-    def _join_network(self) -> None:
-        netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.networked = True
-            found = network.attach(self._paths(), self.id, netns, hostname=self.spec["hostname"], python=self.record["python"])
-        finally:
-            os.close(netns)
-        self.address = found["address"]
-        self._note(found.get("notes") or [])
-        with open(f"{self.folder}/etc/hosts", "a", encoding="utf-8") as file:  # in place: it is bound into the container already
-            file.write(f"{self.address}\t{self.spec['hostname']}\n")
+    def _make_group(self) -> None:
+        if self._group is None:
+            linux = self.spec["linux"]
+            self._group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
+            lacking = {name: why for name, why in self._group.missing.items() if name not in self._group.paths}
+            self._note([f"{name} is not limited and not measured: {why}" for name, why in lacking.items()])
 
-    def _paths(self) -> Paths:
-        return Paths(Path(self.home), Path(self.run_dir))
-
-    def _pipes(self) -> tuple[int, int, int]:
-        """stdin, stdout, stderr for the container."""
-        stdin = self.stdin if self.stdin >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    def _stdio(self) -> tuple[int, int, int]:
+        """stdin, stdout, stderr for the container; with a terminal init makes its own, and these lead nowhere."""
+        if self.tty:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            return null, os.dup(null), os.dup(null)
         owner = (self.spec["linux"].get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
+        stdin, self._stdin = self._stdin, -1
+        if stdin < 0 and self.record.get("stdin_open"):
+            stdin, writer = os.pipe2(os.O_CLOEXEC)
+            self._input = Input(writer, self.loop, console=False)
+        elif stdin < 0:
+            stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         if stat.S_ISFIFO(os.fstat(stdin).st_mode):
             os.fchown(stdin, owner, owner)
         return stdin, *self.output.pipes(owner)
 
-    def _reply_started(self) -> None:
-        if self.bound:
-            self.forwarder = self._fork_forwarder()
-        if self.output.conn is None:
-            return
+    def _take_console(self) -> None:
+        if self.tty:
+            assert self._starting is not None
+            self._console = self._starting.console
+            self.output.console(self._console)
+            self._input = Input(os.dup(self._console), self.loop, console=True)
+
+    def _join_network(self) -> None:
+        netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            sockets.send(self.output.conn, {"started": self.started, "pid": self.pid})
-        except OSError:
-            self.output.detach()
-        if not self.attach:
-            self.output.detach()
+            self._networked = True
+            found = network.attach(self._paths(), self.id, netns, hostname=self.spec["hostname"], python=self.record["python"])
+        finally:
+            os.close(netns)
+        if self._address != found["address"]:
+            self._address = found["address"]
+            with open(f"{self.folder}/etc/hosts", "a", encoding="utf-8") as file:  # in place: it is bound into the container already
+                file.write(f"{self._address}\t{self.spec['hostname']}\n")
+        self._note(found.get("notes") or [])
+
+    def _paths(self) -> Paths:
+        return Paths(Path(self.home), Path(self.run_dir))
+
+    @property
+    def _stop_signal(self) -> int:
+        return signals.number(self.record.get("stop_signal") or "SIGTERM")
+
+    @property
+    def pid(self) -> int:
+        """The container's first process, 0 where there is none."""
+        return self._starting.pid if self._starting is not None else 0
+
+    def _answer(self) -> None:
+        if self._bound:
+            self._forwarder = self._fork_forwarder()
+        if not self._restart.count:
+            self._first.answer({"started": self._started, "pid": self.pid, "tty": self.tty})
+            if not self._first.attached:
+                self._first.close()
 
     def _fork_forwarder(self) -> tuple[int, int]:
-        """The relay of published ports, a process of its own: a loaded port does not delay the log. Ends with our pipe's end."""
+        """The relay of published ports, a process of its own: a loaded port does not delay the log. Ends with our pipe's end.
+
+        The bound sockets stay open here too: between two runs of the container nobody else can take the port.
+        """
         reader, writer = os.pipe2(os.O_CLOEXEC)
         pid = os.fork()
         if pid == 0:
-            try:
-                syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-                os.close(writer)
-                for fd in (*self.output.streams, self.lock):
-                    os.close(fd)
-                self.output.detach()
-                forwarder.serve(self.bound, self.address or "127.0.0.1", reader)
-            finally:
-                os._exit(0)
+            os.close(writer)
+            self.leave_to(lambda: forwarder.serve(self._bound, self._address or "127.0.0.1", reader))
         os.close(reader)
-        forwarder.close(self.bound)
         return pid, writer
+
+    def leave_to(self, work: Callable[[], object]) -> NoReturn:
+        """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
+        try:
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            self.control.close_inherited()
+            for fd in (*self.output.streams, self._lock):
+                os.close(fd)
+            work()
+        finally:
+            os._exit(0)
 
     # -- life
 
-    def _loop(self) -> None:
-        """Pass output on, sample, notice a client that leaves; until the first process has ended and the pipes are empty."""
-        output = self.output
-        ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
-        sampler = Sampler(self.group)
-        net = self._open_net()
-        poll = select.poll()
-        client = -1
-        if output.conn is not None:
-            output.conn.setblocking(False)
-            client = output.conn.fileno()
-            poll.register(client, select.POLLIN)
-        for fd in (self.pidfd, *output.streams):
-            poll.register(fd, select.POLLIN)
-        begun = due = time.monotonic()
-        ended = False
-        while not ended:
-            now = time.monotonic()
-            if now >= due:
-                self._sample(ring, sampler, net)
-                due = max(due + ring.interval(now - begun), now)
-            for fd, _ in poll.poll(max(0.0, due - now) * 1000):
-                if fd in output.streams:
-                    if not output.pump(fd):
-                        poll.unregister(fd)
-                elif fd == client:
-                    poll.unregister(fd)
-                    output.detach()
-                else:
-                    ended = True
-        self._sample(ring, sampler, net)  # a cgroup keeps its counters until it is removed: the last record is whole
-        output.drain()
-        ring.close()
-        if net is not None:
-            os.close(net)
+    def _live(self) -> dict[str, Any]:
+        """Serve until the first process has ended and its pipes are empty; returns the exit record."""
+        assert self._starting is not None
+        self._begin_samples()
+        self.output.watch()
+        self.loop.watch(self._starting.pidfd, self._on_end)
+        self._watch_owner()
+        if (check := self.record.get("health")) and check["test"][0] != "NONE":
+            self._health = Health(self, check)
+        while not self._ended:
+            self.loop.turn()
+        mark("supervisor", "ended")
+        if self._health is not None:
+            self._health.close()
+            self._health = None
+        self.loop.cancel("stop")
+        self._sample()  # a cgroup keeps its counters until it is removed: the last record is whole
+        self.output.drain()
+        mark("supervisor", "drained")
+        return self._reap()
+
+    def _on_end(self) -> None:
+        assert self._starting is not None
+        self.loop.forget(self._starting.pidfd)
+        self._ended = True
+
+    def _begin_samples(self) -> None:
+        if self._ring is None:
+            self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
+            self._sampler = Sampler(self._group)
+        self._net = self._open_net()
+        self._tick()
+
+    def _tick(self) -> None:
+        assert self._ring is not None
+        self._sample()
+        now = time.monotonic()
+        self.loop.at("sample", now + self._ring.interval(time.time() - self._started), self._tick)
 
     def _open_net(self) -> int | None:
         """The counters of the container's own links, kept open. None where it shares the host's."""
@@ -228,109 +327,232 @@ class Supervisor:
         except OSError:
             return None
 
-    def _sample(self, ring: Any, sampler: Sampler, net: int | None) -> None:
+    def _sample(self) -> None:
         try:
-            ring.append(sampler.read(net))
+            self._ring.append(self._sampler.read(self._net))  # type: ignore[union-attr]
         except (OSError, ValueError):
             pass  # the container is ending under our hands; what was recorded stays
 
+    def _watch_owner(self) -> None:
+        """``--lifetime kernel|server``: the container ends with the process that it was made for."""
+        if self.record.get("lifetime", "detached") == "detached" or not self.record.get("owner"):
+            return
+        owner = process.open_pidfd(self.record["owner"])
+        if owner is None:
+            self._stop({})
+        else:
+            self.loop.watch(owner, lambda: self._orphaned(owner))
+
+    def _orphaned(self, owner: int) -> None:
+        self.loop.forget(owner)
+        os.close(owner)
+        self._stop({})
+
+    def _rest(self, record: dict[str, Any], pause: float) -> bool:
+        """Between two runs; False when somebody asked to stop meanwhile."""
+        self._clean_run()
+        self._leave_clients(record)
+        state.write(self.folder, "exit.json", record)
+        self._starting = None
+        self._write_state(state.RESTARTING)
+        over: list[bool] = []
+        self.loop.at("restart", time.monotonic() + pause, lambda: over.append(True))
+        while not over and not self._stopping:
+            self.loop.turn()
+        self.loop.cancel("restart")
+        if over:
+            os.unlink(f"{self.folder}/exit.json")
+        return bool(over)
+
+    # -- what clients ask
+
+    def journal(self, action: str, **attributes: object) -> None:
+        """Write an event of this container."""
+        journal.record(self.home, action, self.id, journal.of(self.record, **attributes))
+
+    def feed(self, data: bytes) -> None:
+        if self._input is not None:
+            self._input.feed(data)
+
+    def end_input(self) -> None:
+        if self._input is not None:
+            self._input.end()
+
+    def _pause(self, message: dict[str, Any]) -> None:
+        if self.paused:
+            raise StateError(f"container {self.record['name']!r} is paused already", "unpause it")
+        if self.pid == 0:
+            raise StateError(f"container {self.record['name']!r} is restarting", "try again when it runs")
+        try:
+            self._group.freeze()
+        except KeyError:
+            raise StateError(f"container {self.record['name']!r} cannot be paused: there is no freezer cgroup here", "see doctor") from None
+        self.paused = True
+        self._write_state(state.PAUSED)
+        self.journal("pause")
+
+    def _unpause(self, message: dict[str, Any]) -> None:
+        if not self.paused:
+            raise StateError(f"container {self.record['name']!r} is not paused", "")
+        self._group.thaw()
+        self.paused = False
+        self._write_state(state.RUNNING)
+        self.journal("unpause")
+
+    def _stop(self, message: dict[str, Any]) -> None:
+        """The stop signal now, SIGKILL after ``timeout`` seconds; no restart follows."""
+        self._stopping = True
+        if self.pid == 0:
+            return  # between two runs: that was all
+        number = int(message.get("signal") or self._stop_signal)
+        timeout = message.get("timeout")
+        if timeout is None:
+            timeout = self.record.get("stop_timeout")
+        self._send(number)
+        self.loop.at("stop", time.monotonic() + (_GRACE if timeout is None else timeout), lambda: self._send(signal.SIGKILL))
+
+    def _kill(self, message: dict[str, Any]) -> None:
+        number = int(message["signal"])
+        if self.pid == 0:
+            raise StateError(f"container {self.record['name']!r} is restarting", "stop it, or try again when it runs")
+        if number in (signal.SIGKILL, self._stop_signal):
+            self._stopping = True  # who kills it does not want it back (moby, containerKill)
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        assert self._starting is not None
+        try:
+            signal.pidfd_send_signal(self._starting.pidfd, number)
+        except ProcessLookupError:
+            return
+        self.journal("kill", signal=number)
+        if self.paused and (number == signal.SIGKILL or self._stopping):
+            self._unpause({})  # what is frozen takes no signal (freezer-subsystem.rst)
+
+    def _update(self, message: dict[str, Any]) -> None:
+        if message.get("resources"):
+            self._group.update(message["resources"])
+        changes.update(self.folder, self.spec, self.record, message)
+        self._restart.set(self.record.get("restart"))
+        self.journal("update")
+
+    def _rename(self, message: dict[str, Any]) -> None:
+        old = self.record["name"]
+        changes.rename(self.folder, self.record, message["name"])
+        self.journal("rename", oldName=f"/{old}")
+
+    def _resize(self, message: dict[str, Any]) -> None:
+        if self._console >= 0:
+            fcntl.ioctl(self._console, termios.TIOCSWINSZ, struct.pack("HHHH", int(message["rows"]), int(message["columns"]), 0, 0))
+
     # -- end
 
-    def _finish(self) -> None:
+    def _reap(self) -> dict[str, Any]:
         _, status = os.waitpid(self.pid, 0)
+        mark("supervisor", "reaped")
         code, number = (128 + os.WTERMSIG(status), os.WTERMSIG(status)) if os.WIFSIGNALED(status) else (os.WEXITSTATUS(status), 0)
         finished = time.time()
         oom = peak = 0
         try:
-            oom, peak = int(self.group.events().get("oom_kill", 0)), int(self.group.peak())
+            kills, peak = int(self._group.events().get("oom_kill", 0)), int(self._group.peak())
+            oom, self._kills = kills - self._kills, kills
         except OSError:
             pass
-        record = {
-            "code": code,
-            "signal": number,
-            "oom_killed": oom > 0,
-            "error": "",
-            "hint": "",
-            "started": self.started,
-            "finished": finished,
-            "memory_peak": peak,
-        }
-        self._clean()
-        state.write(self.folder, "exit.json", record)
-        if self.record.get("auto_remove"):
-            state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
-        else:
-            self._write_state(state.EXITED)
-        if self.output.conn is not None:
-            try:
-                self.output.conn.setblocking(True)
-                sockets.send(self.output.conn, {"exit": record})
-            except OSError:
-                pass
-            self.output.conn.close()
+        if oom:
+            self.journal("oom")
+        self.journal("die", exitCode=code, execDuration=int(finished - self._started))
+        return state.exit_record(code, number, oom > 0, started=self._started, finished=finished, memory_peak=peak)
 
-    def _clean(self) -> None:
-        """Take away what the container had outside itself: cgroup, address, port. Its mounts and links went with it."""
-        if self.forwarder is not None:
-            pid, writer = self.forwarder
+    def _clean_run(self) -> None:
+        """Take away what one run had outside itself: processes that are left, address, forwarder. Its mounts and links went with it."""
+        if self._forwarder is not None:
+            pid, writer = self._forwarder
             os.close(writer)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self.forwarder = None
-        forwarder.close(self.bound)
-        if self.group is not None:
+            self._forwarder = None
+        if self._starting is not None and self._starting.pidfd >= 0:
+            os.close(self._starting.pidfd)
+        if self._input is not None:
+            self._input.close()
+            self._input = None
+        self._console = -1
+        if self._net is not None:
+            os.close(self._net)
+            self._net = None
+        self.loop.cancel("sample")
+        if self._group is not None:
             try:
-                self.group.kill()
-                self.group.remove()
+                self._group.kill()
             except OSError:
                 pass  # a sweep tries again: the state says that it is ours
-        if self.networked:
+        if self._networked:
+            self._networked = False
             try:
                 network.detach(self._paths(), self.id, python=self.record["python"])
             except (OSError, ContainersError):
                 pass  # the lease is freed by the next sweep
 
+    def _clean(self) -> None:
+        self._clean_run()
+        forwarder.close(self._bound)
+        self.control.close()
+        if self._group is not None:
+            try:
+                self._group.remove()
+            except OSError:
+                pass
+
+    def _end(self, record: dict[str, Any]) -> None:
+        self._clean()
+        mark("supervisor", "cleaned")
+        if self._ring is not None:
+            self._ring.close()
+        self.output.close()
+        state.write(self.folder, "exit.json", record)
+        mark("supervisor", "exit")
+        if self.record.get("auto_remove"):
+            state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
+            self.journal("destroy")
+        else:
+            self._write_state(state.EXITED)
+        mark("supervisor", "exited")
+        os.close(self._lock)  # who is told of the end may start it again at once
+        self._leave_clients(record)
+
+    def _leave_clients(self, record: dict[str, Any]) -> None:
+        """Whoever is attached or waits is told how this run ended. Last of all: a client that does not read keeps nothing from its end."""
+        for client in [*self.output.clients, *self.waiting]:
+            client.last({"exit": record})
+        self.waiting = []
+
     def _undo(self, error: BaseException) -> None:
         """A start that failed leaves nothing behind: the first process, cgroup, address, ports; and says why."""
-        if self.starting is not None:
-            self.starting.abort()
+        if self._starting is not None:
+            self._starting.abort()
         self._clean()
         message = sockets.error_message(error)
-        if self.lock >= 0:
+        if self._lock >= 0 and self.record:
             code = getattr(errors, message["error"], ContainersError).exit_code
-            now = time.time()
-            state.write(
-                self.folder,
-                "exit.json",
-                {
-                    "code": code,
-                    "signal": 0,
-                    "oom_killed": False,
-                    "error": message["message"],
-                    "hint": message["hint"],
-                    "started": 0.0,
-                    "finished": now,
-                    "memory_peak": 0,
-                },
-            )
+            record = state.exit_record(code, error=message["message"], hint=message["hint"])
+            state.write(self.folder, "exit.json", record)
             self._write_state(state.EXITED)
-            if self.record and self.record.get("auto_remove"):
+            if self.record.get("auto_remove"):
                 state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
-        if self.output.conn is not None:
-            sockets.reply_error(self.output.conn, error)
-            self.output.conn.close()
+        self._first.last(message)
 
     def _write_state(self, status: str) -> None:
         data: dict[str, Any] = {
             "status": status,
             "machine": state.machine(),
             "supervisor": process.identity(os.getpid()),
-            "address": self.address,
-            "started": self.started,
+            "address": self._address,
+            "started": self._started,
+            "restarts": self._restart.count,
         }
-        if status == state.RUNNING:
+        if status in (state.RUNNING, state.PAUSED):
             data["init"] = process.identity(self.pid)
-            data["ports"] = [vars(port) for port, _ in self.bound]
+            data["ports"] = [vars(port) for port, _ in self._bound]
         if status == state.EXITED:
             del data["supervisor"]
         state.write(self.folder, "state.json", data)

@@ -1,0 +1,207 @@
+"""The supervisor's control socket: whoever asks something of a living container asks its supervisor, who alone writes its files.
+
+``RUN/containers/<id>.sock``, SOCK_SEQPACKET (:mod:`pycontainers.linux.sockets`). A request is a JSON object with ``op`` and is answered by
+one object; ``attach`` makes its connection a stream: output comes as messages with a tag byte (1 stdout, 2 stderr), input goes as messages
+with a zero byte before the data, and ``{"exit": …}`` ends it. The connection that asked for the start is one of these from the beginning.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..linux import sockets
+from .loop import READ, WRITE
+
+if TYPE_CHECKING:
+    from .supervisor import Supervisor
+
+_INPUT = 0
+_READ = 1 << 18
+
+
+class Connection:
+    """One client. What it cannot take at once waits here; ``behind`` says so."""
+
+    def __init__(self, conn: socket.socket, control: Control, *, attached: bool = False, stdin: bool = False) -> None:
+        self.conn, self._control = conn, control
+        self.attached, self.stdin = attached, stdin
+        self._waiting: deque[bytes] = deque()
+        conn.setblocking(False)
+        self.listen()
+
+    @property
+    def behind(self) -> bool:
+        return bool(self._waiting)
+
+    def listen(self) -> None:
+        self._control.loop.watch(self.conn.fileno(), self._ready, READ | (WRITE if self._waiting else 0))
+
+    def offer(self, data: bytes) -> None:
+        """Send a message now, or as soon as the client reads."""
+        self._waiting.append(data)
+        if len(self._waiting) == 1:
+            self._flush()
+
+    def answer(self, message: dict[str, Any]) -> None:
+        self.offer(json.dumps(message, separators=(",", ":")).encode())
+
+    def last(self, message: dict[str, Any], seconds: float = 30.0) -> None:
+        """The last message, after all that waits; a client that does not read for ``seconds`` loses it. Closes the connection."""
+        self.answer(message)
+        try:
+            self.conn.settimeout(seconds)
+            while self._waiting:
+                self.conn.send(self._waiting.popleft(), socket.MSG_NOSIGNAL)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        self._control.drop(self)
+
+    def _flush(self) -> None:
+        try:
+            while self._waiting:
+                self.conn.send(self._waiting[0], socket.MSG_NOSIGNAL)
+                self._waiting.popleft()
+        except BlockingIOError:
+            self.listen()
+        except OSError:  # gone: the container goes on without it
+            self.close()
+
+    def _ready(self) -> None:
+        if self._waiting:
+            self._flush()
+            if self.conn.fileno() >= 0 and not self._waiting:
+                self.listen()
+                self._control.caught_up()
+        try:
+            data = self.conn.recv(_READ, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            if self.conn.fileno() >= 0:
+                self._control.left(self)
+        elif data[0] == _INPUT:
+            self._control.input(self, data[1:])
+        else:
+            self._request(data)
+
+    def _request(self, data: bytes) -> None:
+        try:
+            message = json.loads(data)
+            reply = self._control.handle(self, message)
+            if reply is not None:
+                self.answer(reply)
+        except Exception as error:
+            self.answer(sockets.error_message(error))
+
+
+class Control:
+    """All connections of one container. ``supervisor`` does what they ask."""
+
+    def __init__(self, supervisor: Supervisor, path: str) -> None:
+        self.supervisor, self.loop, self._path = supervisor, supervisor.loop, path
+        self.connections: list[Connection] = []
+        self.listener: socket.socket | None = None
+        """None while nobody can ask."""
+
+    def open(self) -> None:
+        """Listen. Whoever supervises holds the container's lock, so what lies at the path is a dead one's."""
+        try:
+            os.unlink(self._path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
+        self.listener = sockets.bind(self._path)
+        self.listener.setblocking(False)
+        self.loop.watch(self.listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """No new clients; those that are there stay until they are told the end."""
+        if self.listener is not None:
+            self.loop.forget(self.listener.fileno())
+            self.listener.close()
+            self.listener = None
+            try:
+                os.unlink(self._path)
+            except FileNotFoundError:
+                pass
+
+    def close_inherited(self) -> None:
+        """In a forked child: these descriptors are the supervisor's."""
+        for connection in self.connections:
+            connection.conn.close()
+        if self.listener is not None:
+            self.listener.close()
+
+    def add(self, conn: socket.socket, *, attached: bool = False, stdin: bool = False) -> Connection:
+        found = Connection(conn, self, attached=attached, stdin=stdin)
+        self.connections.append(found)
+        if attached:
+            self.supervisor.output.clients.append(found)
+        return found
+
+    def drop(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self.loop.forget(connection.conn.fileno())
+            connection.conn.close()
+        if connection in self.supervisor.output.clients:
+            self.supervisor.output.clients.remove(connection)
+            self.caught_up()
+
+    def left(self, connection: Connection) -> None:
+        """A client has closed its side. With it goes the input that it had brought (Docker's StdinOnce)."""
+        given = connection.stdin and connection.attached and self.supervisor.stdin_once
+        self.drop(connection)
+        if given:
+            self.supervisor.end_input()
+
+    def caught_up(self) -> None:
+        if not any(client.behind for client in self.supervisor.output.clients):
+            self.supervisor.output.watch()
+
+    def input(self, connection: Connection, data: bytes) -> None:
+        if connection.stdin:
+            self.supervisor.feed(data)
+
+    def handle(self, connection: Connection, message: dict[str, Any]) -> dict[str, Any] | None:
+        """One request; the reply, or None when it comes later."""
+        supervisor, operation = self.supervisor, message.get("op")
+        if operation == "attach":
+            connection.attached, connection.stdin = True, bool(message.get("stdin"))
+            supervisor.journal("attach")
+            connection.answer({"attached": True, "tty": supervisor.tty})
+            supervisor.output.clients.append(connection)
+            return None
+        if operation == "wait":
+            supervisor.waiting.append(connection)
+            return None
+        if operation == "end_input":
+            supervisor.end_input()
+            return {"ok": True}
+        handler = supervisor.requests.get(str(operation))
+        if handler is None:
+            raise UsageError(f"a supervisor cannot {operation!r}", "is it of another version? restart the container")
+        handler(message)
+        return None if operation == "resize" else {"ok": True}
+
+    def _accept(self) -> None:
+        assert self.listener is not None
+        try:
+            conn, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        # The folder is private already; this holds when it is not (CVE-2020-15257: another network namespace's neighbour).
+        if sockets.peer_uid(conn) not in (os.geteuid(), 0):
+            conn.close()
+            return
+        sockets.widen(conn)
+        self.add(conn)
