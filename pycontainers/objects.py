@@ -25,9 +25,10 @@ from .protocol import (
     ImageInfo,
     LogLine,
     Port,
+    Session,
 )
 from .text import ago, clean, one_line, table
-from .wording import exit_text, failed, line_text, ports_text, status_text
+from .wording import event_text, exit_text, failed, line_text, ports_text, status_text
 
 if TYPE_CHECKING:
     from .usage import Stats
@@ -159,7 +160,7 @@ class Container:
 
     @property
     def status(self) -> str:
-        """created, running, paused or exited."""
+        """created, starting, running, paused, restarting or exited."""
         return self.inspect().status
 
     @property
@@ -185,10 +186,42 @@ class Container:
         self._info = self._engine.start(self.id)
         return self
 
-    def stop(self, timeout: float = 10.0) -> Container:
-        """Send its stop signal, and SIGKILL after ``timeout`` seconds."""
-        self._info = self._engine.stop(self.id, timeout)
+    def stop(self, timeout: float | None = None, signal: str = "") -> Container:
+        """Send its stop signal (or ``signal``), and SIGKILL after ``timeout`` seconds (None: its own, else 10)."""
+        self._info = self._engine.stop(self.id, timeout, signal)
         return self
+
+    def restart(self, timeout: float | None = None) -> Container:
+        """Stop it if it runs, and start it."""
+        if self.status in ("running", "paused", "restarting"):
+            self.stop(timeout)
+        return self.start()
+
+    def pause(self) -> Container:
+        """Freeze all its processes (cgroup freezer)."""
+        self._info = self._engine.pause(self.id)
+        return self
+
+    def unpause(self) -> Container:
+        self._info = self._engine.unpause(self.id)
+        return self
+
+    def rename(self, name: str) -> Container:
+        self._info = self._engine.rename(self.id, name)
+        return self
+
+    def top(self, *options: str) -> Rows:
+        """Its processes, as this machine sees them. ``options``: those of ps(1)."""
+        return Rows(*self._engine.top(self.id, options))
+
+    def attach(self, *, stdin: bool = False) -> Session:
+        """Its output from now on, and with ``stdin`` its input."""
+        return self._engine.attach(self.id, stdin)
+
+    @property
+    def health(self) -> str:
+        """starting, healthy or unhealthy; "" without a health check."""
+        return self.inspect().health
 
     def kill(self, signal: str = "SIGKILL") -> Container:
         self._info = self._engine.kill(self.id, signal)
@@ -327,6 +360,27 @@ class ContainerList(list[Container]):
     def __repr__(self) -> str:
         notes = [f"{one_line(item.known.name)}: {one_line(note)}" for item in self for note in item.known.notes]
         return "\n".join([table(self.headers, self.rows()), *notes])
+
+
+class Rows(list[list[str]]):
+    """A table whose titles are not known before: what ``top`` shows."""
+
+    def __init__(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        super().__init__(list(row) for row in rows)
+        self.headers = tuple(titles)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [tuple(row) for row in self]
+
+    def __repr__(self) -> str:
+        return table(self.headers, self.rows())
+
+
+class Events(list[dict[str, Any]]):
+    """What happened, oldest first; each in the form of Docker's event messages."""
+
+    def __repr__(self) -> str:
+        return "\n".join(event_text(event) for event in self)
 
 
 class Image:

@@ -366,6 +366,13 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
+def exit_of(session: Session) -> ExitStatus:
+    """How the process of a session that is over has ended."""
+    if session.exit is None:
+        return ExitStatus(code=None, error="its supervisor was killed: its exit code is unknown")
+    return ExitStatus(**session.exit)
+
+
 Drive = Callable[[Session], None]
 """Whoever sits at a session: passes on input and output until it is over, or returns before to detach."""
 

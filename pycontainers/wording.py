@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from .errors import ContainerFailed
 from .metrics.series import format_bytes
@@ -22,6 +23,14 @@ def timestamp(moment: float) -> str:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def event_text(event: dict[str, Any]) -> str:
+    """One event as ``docker events`` prints it: time, type, action, id, (attributes)."""
+    actor = event.get("Actor") or {}
+    attributes = ", ".join(f"{key}={value}" for key, value in sorted((actor.get("Attributes") or {}).items()))
+    when = timestamp(event.get("timeNano", 0) / 1e9)
+    return one_line(f"{when} {event.get('Type')} {event.get('Action')} {actor.get('ID')} ({attributes})")
 
 
 def failed(name: str, exit: ExitStatus, memory: int | None = None) -> ContainerFailed | None:
@@ -68,8 +77,11 @@ def status_text(info: ContainerInfo) -> str:
         code = "?" if exit is None or exit.code is None else exit.code
         when = ago(exit.finished) if exit else ""
         return f"Exited ({code}) {when}".rstrip() + (", OOM-killed" if exit and exit.oom_killed else "")
-    if info.status == "running":
-        return f"Up {span(time.time() - (info.started or info.created))}"
+    if info.status in ("running", "paused"):
+        health = f" ({'health: starting' if info.health == 'starting' else info.health})" if info.health else ""
+        return f"Up {span(time.time() - (info.started or info.created))}{health}{' (Paused)' if info.status == 'paused' else ''}"
+    if info.status == "restarting":
+        return f"Restarting ({info.restarts})"
     return info.status.capitalize()
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from types import SimpleNamespace
+from typing import Protocol, TypedDict, TypeVar
 
+from ..errors import UsageError
 from ..events import Work
-from ..protocol import Engine
+from ..protocol import Drive, Engine, OnOutput, Session
 
 T = TypeVar("T")
 
@@ -30,10 +32,21 @@ class Frontend(Protocol):
         """Pass on output of a container as it comes; ``stream`` is ``stdout`` or ``stderr``."""
         ...
 
+    def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
+        """Sit at a session until it is over or is detached from. Output goes to ``write``; with ``stdin`` its input comes from here."""
+        ...
+
+    def size(self) -> tuple[int, int] | None:
+        """(rows, columns) of the terminal that a session would be shown on, None where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of one command. ``engine`` is asked for on first need: `help` must work where nothing else does."""
+    """The surroundings of one command. ``engine`` is asked for on first need: `help` must work where nothing else does.
+
+    ``stdin`` reads all of the program's own input, where it has one.
+    """
 
     get_engine: Callable[[], Engine]
     frontend: Frontend
@@ -42,6 +55,26 @@ class Context:
     @property
     def engine(self) -> Engine:
         return self.get_engine()
+
+
+class Streams(TypedDict, total=False):
+    """What ``Engine.run`` and ``Engine.exec`` take for input and output."""
+
+    stdin: bytes | None
+    on_output: OnOutput
+    drive: Drive
+    size: tuple[int, int] | None
+
+
+def streams(context: Context, args: SimpleNamespace, body: str | None, output: OnOutput) -> Streams:
+    """How a foreground command of ``args`` (``interactive``, ``tty``) is connected: to a cell's body, or to who sits at the front end."""
+    if body is not None and getattr(args, "tty", False):
+        raise UsageError("a cell body is the command's whole input, and --tty was given", "leave out -t, or the body")
+    if body is not None or not (args.interactive or getattr(args, "tty", False)):
+        return {"stdin": body.encode() if body is not None else None, "on_output": output}
+    front = context.frontend
+    keys = getattr(args, "detach_keys", None)
+    return {"drive": lambda session: front.drive(session, output, args.interactive, keys), "size": front.size()}
 
 
 def native_engine() -> Engine:

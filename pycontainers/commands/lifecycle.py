@@ -1,4 +1,4 @@
-"""``start``, ``stop``, ``restart``, ``kill``, ``wait``, ``rm``: from one state to another."""
+"""``start``, ``attach``, ``stop``, ``restart``, ``kill``, ``pause``, ``unpause``, ``wait``, ``rename``, ``rm``: from state to state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import ContainersError, UsageError
-from ..objects import Container, Text
+from ..objects import Container, Output, RunResult, Text
+from ..protocol import ContainerInfo, Session, exit_of
+from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 
@@ -22,7 +24,9 @@ def _seconds(text: str) -> float:
     return value
 
 
-_TIME = Option(("--time", "-t", "--timeout"), "seconds until SIGKILL (default 10)", "SECONDS", default=10.0, convert=_seconds)
+_TIME = Option(("--time", "-t", "--timeout"), "seconds until SIGKILL (default: the container's own, else 10)", "SECONDS", convert=_seconds)
+_SIGNAL = Option(("--signal", "-s"), "signal that asks it to end, instead of its own", "SIGNAL", default="")
+_KEYS = Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS")
 
 
 def each(names: list[str], do: Callable[[str], Any]) -> list[Any]:
@@ -46,20 +50,62 @@ def _one_or_lines(results: list[Container]) -> Any:
 
 
 def start(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.start(name))))
+    if not (args.attach or args.interactive):
+        return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.start(name))))
+    if len(args.container) != 1:
+        raise UsageError(f"--attach takes one container, not {len(args.container)}", "start the others without it")
+    info = context.engine.find(args.container[0])
+    session = context.engine.start_attached(info.id, args.interactive, context.frontend.size())
+    return _sit(context, info, session, args.interactive, args.detach_keys)
+
+
+def attach(context: Context, args: SimpleNamespace, body: str | None) -> RunResult | None:
+    """Output from now on, and input, until it ends or is let go of; then as a foreground run. An interrupt lets go."""
+    info = context.engine.find(args.container)
+    return _sit(context, info, context.engine.attach(info.id, not args.no_stdin), not args.no_stdin, args.detach_keys)
+
+
+def _sit(context: Context, info: ContainerInfo, session: Session, stdin: bool, keys: str | None) -> RunResult | None:
+    output = Output(context.frontend.stream)
+    try:
+        size = context.frontend.size()
+        if size is not None:
+            session.resize(*size)
+        context.frontend.drive(session, output, stdin, keys)
+    finally:
+        session.close()
+    if not session.over:
+        return None
+    exit = exit_of(session)
+    failure = failed(info.name, exit, info.resources.memory)
+    if failure is not None:
+        raise failure
+    return RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
 
 
 def stop(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.stop(name, args.time))))
+    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.stop(name, args.time, args.signal))))
 
 
 def restart(context: Context, args: SimpleNamespace, body: str | None) -> Any:
     def again(name: str) -> Container:
-        if context.engine.find(name).status == "running":
-            context.engine.stop(name, args.time)
+        if context.engine.find(name).status in ("running", "paused", "restarting"):
+            context.engine.stop(name, args.time, args.signal)
         return Container(context.engine, context.engine.start(name))
 
     return _one_or_lines(each(args.container, again))
+
+
+def pause(context: Context, args: SimpleNamespace, body: str | None) -> Any:
+    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.pause(name))))
+
+
+def unpause(context: Context, args: SimpleNamespace, body: str | None) -> Any:
+    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.unpause(name))))
+
+
+def rename(context: Context, args: SimpleNamespace, body: str | None) -> Container:
+    return Container(context.engine, context.engine.rename(args.container, args.name))
 
 
 def kill(context: Context, args: SimpleNamespace, body: str | None) -> Any:
@@ -81,9 +127,44 @@ def remove(context: Context, args: SimpleNamespace, body: str | None) -> Text:
     return Text("\n".join(each(args.container, gone)))
 
 
-declare(Verb("start", "Start containers that were created or have ended", start, (), _MANY, examples=("start web",)))
-declare(Verb("stop", "Ask containers to end, and kill them after a time", stop, (_TIME,), _RUNNING, examples=("stop -t 2 web",)))
-declare(Verb("restart", "Stop and start containers", restart, (_TIME,), _MANY))
+declare(
+    Verb(
+        "start",
+        "Start containers that were created or have ended",
+        start,
+        (
+            Option(("--attach", "-a"), "show its output and wait for its end"),
+            Option(("--interactive", "-i"), "pass stdin on"),
+            _KEYS,
+        ),
+        _MANY,
+        examples=("start web",),
+    )
+)
+declare(
+    Verb(
+        "attach",
+        "Connect to a running container's input and output",
+        attach,
+        (Option(("--no-stdin",), "output alone"), _KEYS),
+        (Argument("container", "name or id", completes="running"),),
+        examples=("attach --no-stdin web",),
+    )
+)
+declare(Verb("stop", "Ask containers to end, and kill them after a time", stop, (_TIME, _SIGNAL), _RUNNING, examples=("stop -t 2 web",)))
+declare(Verb("restart", "Stop and start containers", restart, (_TIME, _SIGNAL), _MANY))
+declare(Verb("pause", "Freeze all processes of containers", pause, (), _RUNNING))
+declare(Verb("unpause", "Let paused containers go on", unpause, (), _RUNNING))
+declare(
+    Verb(
+        "rename",
+        "Give a container another name",
+        rename,
+        (),
+        (Argument("container", "name or id", completes="container"), Argument("name", "its new name")),
+        examples=("rename web front",),
+    )
+)
 declare(
     Verb(
         "kill",

@@ -1,4 +1,4 @@
-"""``ps``, ``inspect``, ``port``: what there is."""
+"""``ps``, ``inspect``, ``port``, ``top``: what there is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import ContainersError, NotFound, near
-from ..objects import Container, ContainerList, Document, Text
+from ..objects import Container, ContainerList, Document, Rows, Text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 
@@ -58,6 +58,10 @@ def port(context: Context, args: SimpleNamespace, body: str | None) -> Text:
     return Text("\n".join(lines))
 
 
+def top(context: Context, args: SimpleNamespace, body: str | None) -> Rows:
+    return Rows(*context.engine.top(args.container, args.options))
+
+
 declare(
     Verb(
         "ps",
@@ -91,5 +95,19 @@ declare(
             Argument("container", "name or id", completes="container"),
             Argument("port", "only this port: PORT[/PROTO]", "?"),
         ),
+    )
+)
+declare(
+    Verb(
+        "top",
+        "List the processes of a container",
+        top,
+        (),
+        (
+            Argument("container", "name or id", completes="running"),
+            Argument("options", "options of ps(1), instead of -ef", "rest"),
+        ),
+        details="The processes are shown as this machine sees them: with its own pids and users.",
+        examples=("top web", "top web -o pid,comm"),
     )
 )

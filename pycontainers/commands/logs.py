@@ -29,6 +29,12 @@ def moment(text: str) -> float:
         raise UsageError(f"{text!r} is not a time", "unix seconds, 2026-01-31T12:00:00Z, or a length of time before now: 10m") from None
 
 
+SINCE = Option(
+    ("--since",), "only after this time: unix seconds, RFC 3339, or 10m for ten minutes ago", "TIME", default=0.0, convert=moment
+)
+UNTIL = Option(("--until",), "only before this time", "TIME", default=0.0, convert=moment)
+
+
 def last_lines(text: str) -> int | None:
     if text == "all":
         return None
@@ -57,14 +63,8 @@ declare(
         (
             Option(("--follow", "-f"), "go on until it ends"),
             Option(("--tail", "-n"), "only so many lines from the end", "LINES", convert=last_lines),
-            Option(
-                ("--since",),
-                "only after this time: unix seconds, RFC 3339, or 10m for ten minutes ago",
-                "TIME",
-                default=0.0,
-                convert=moment,
-            ),
-            Option(("--until",), "only before this time", "TIME", default=0.0, convert=moment),
+            SINCE,
+            UNTIL,
             Option(("--timestamps", "-t"), "put the time before each line"),
         ),
         (Argument("container", "name or id", completes="container"),),

@@ -165,13 +165,20 @@ def _timeout(value: str | float) -> float:
 
 
 def exec_config(
-    command: str | Sequence[str], *, env: Pairs = None, workdir: str | None = None, user: str | int | None = None
+    command: str | Sequence[str],
+    *,
+    env: Pairs = None,
+    env_file: Iterable[str] = (),
+    workdir: str | None = None,
+    user: str | int | None = None,
+    tty: bool = False,
+    privileged: bool = False,
 ) -> ExecConfig:
     """What ``exec`` takes. :raises UsageError: no command."""
     words = command_words(command)
     if not words:
         raise UsageError("exec needs a COMMAND", "for example: %container exec NAME sh -c 'ps'")
-    return ExecConfig(words, environment(env, ()), workdir or "", "" if user is None else str(user))
+    return ExecConfig(words, environment(env, env_file), workdir or "", "" if user is None else str(user), tty, privileged)
 
 
 def command_words(command: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ..errors import ContainerFailed, ContainersError
+from ..errors import ContainerFailed, ContainersError, UsageError
 from ..events import Work
 from ..objects import Container, Image, Logs, RunResult
+from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
 from ..usage import Stats, StatsTable
 from ..wording import line_text
@@ -56,9 +57,22 @@ class ProgramFrontend:
         except BrokenPipeError:
             raise Unread from None
 
+    def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
+        from . import terminal
+
+        if stdin and session.tty and not sys.stdin.isatty():
+            raise UsageError("the input device is not a terminal", "leave out -t where input comes from a pipe or file")
+        number = sys.stdin.fileno() if stdin and sys.stdin is not None else -1
+        terminal.drive(session, write, number, terminal.DETACH if keys is None else terminal.detach_keys(keys))
+
+    def size(self) -> tuple[int, int] | None:
+        from . import terminal
+
+        return terminal.size() if sys.stdout.isatty() else None
+
 
 def read_stdin() -> bytes:
-    """All of stdin, nothing where it is a terminal: a foreground run takes its input whole."""
+    """All of stdin, nothing where it is a terminal."""
     return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
 
 

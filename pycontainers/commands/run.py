@@ -10,7 +10,7 @@ from ..objects import Container, Output, RunResult
 from ..protocol import ContainerConfig, OnOutput
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
-from .frontend import Context
+from .frontend import Context, streams
 from .options import container_config
 from .run_options import RUN_OPTIONS
 
@@ -50,10 +50,9 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
             raise UsageError("a cell body is the stdin of a foreground run, and --detach was given", "leave out -d, or the body")
         config = config_of(args)
         return Container.launch(context.engine, config)
-    stdin = body.encode() if body is not None else context.stdin() if args.interactive and context.stdin else None
-    config = config_of(args, stdin is not None)
+    config = config_of(args, body is not None)
     output = Output(context.frontend.stream)
-    info, exit = context.engine.run(config, stdin, _wanted(output, args.attach))
+    info, exit = context.engine.run(config, **streams(context, args, body, _wanted(output, args.attach)))
     failure = failed(info.name, exit, info.resources.memory or config.resources.memory)
     if failure is not None:
         raise failure

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..errors import NotFound
-from ..protocol import ContainerInfo, ExitStatus, Mount, Port, Resources
+from ..protocol import ContainerInfo, ExitStatus, Mount, Port, Resources, RestartPolicy
 from ..runtime import state
 
 
@@ -39,7 +39,19 @@ def info(folder: str) -> ContainerInfo:
         notes=tuple(record.get("notes") or ()),
         folder=folder,
         started=now.get("started") or 0.0,
+        health=_health(folder, record, now["status"]),
+        restarts=now.get("restarts") or 0,
+        restart=RestartPolicy(**(record.get("restart") or {})),
+        tty=bool(record.get("tty")),
+        lifetime=record.get("lifetime") or "detached",
     )
+
+
+def _health(folder: str, record: dict[str, Any], status: str) -> str:
+    """"" where there is no check, or nothing runs that could be checked."""
+    if not record.get("health") or status not in (state.RUNNING, state.PAUSED):
+        return ""
+    return str((state.read(folder, "health.json") or {}).get("status", "starting"))
 
 
 def resources(data: dict[str, Any]) -> Resources:
@@ -55,13 +67,4 @@ def port(data: Any) -> Port:
 def exit_status(record: dict[str, Any]) -> ExitStatus:
     if not record:
         return ExitStatus(code=None, error="no exit record")
-    return ExitStatus(
-        code=record["code"],
-        signal=record["signal"],
-        oom_killed=record["oom_killed"],
-        error=record["error"],
-        hint=record.get("hint", ""),
-        started=record["started"],
-        finished=record["finished"],
-        memory_peak=record["memory_peak"],
-    )
+    return ExitStatus(**record)

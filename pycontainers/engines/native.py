@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from ..errors import ContainersError, IsolationError, NotFound, StateError, UsageError, near
@@ -200,10 +200,9 @@ class NativeEngine:
         info = self.find(container)
         message: dict[str, Any] = {"op": "update"}
         if resources is not None:
-            given = {name: value for name, value in asdict(resources).items() if value is not None and value != ()}
-            whole = replace(info.resources, **{name: getattr(resources, name) for name in given})
+            whole = limits.merged(info.resources, resources)
             limits.check_resources(whole)
-            message |= {"resources": limits.to_oci(whole), "limits": given}
+            message |= {"resources": limits.to_oci(whole), "limits": asdict(whole)}
         if restart is not None:
             message["restart"] = asdict(restart)
         return self._changed(container, message)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..commands.lines import LineProgress
 from ..events import Work
+from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
 from . import surroundings
 
@@ -42,6 +43,16 @@ class NotebookFrontend:
 
     def stream(self, stream: str, data: bytes) -> None:
         self._write(stream, self._filters[stream].feed(data))
+
+    def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
+        """A cell shows output; nobody can type into it. An interrupt ends it."""
+        if stdin:
+            session.end_input()
+        for stream, data in session.stream():
+            write(stream, data)
+
+    def size(self) -> tuple[int, int] | None:
+        return None
 
     def close(self) -> None:
         """Write what was held back: half a character, half an escape."""

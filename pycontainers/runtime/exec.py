@@ -112,12 +112,12 @@ class Exec:
         for fd in fds[1:]:
             os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
         cgroups.open(self.linux["cgroupsPath"]).join()
-        root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
         try:
+            root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             namespaces.setns(self._pidfd, namespaces.flags_of([n["type"] for n in self.linux["namespaces"]]))
-        except ProcessLookupError:
+        except (FileNotFoundError, ProcessLookupError):
             raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
         # setns puts us at the namespace's root; the container's is the one its first process has.
         os.fchdir(root)

@@ -142,7 +142,7 @@ class Executed(Session):
             left = [piece for fd in list(self._readers) for piece in self._rest(fd)]
             self.over = True
             return left
-        return self._read(fd)
+        return self._read(fd) if fd in self._readers else []  # read to its end already, at the exit
 
     def _rest(self, fd: int) -> Iterator[tuple[str, bytes]]:
         while fd in self._readers and select.select([fd], [], [], 0)[0]:

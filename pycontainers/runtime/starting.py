@@ -22,7 +22,6 @@ from .init import Init, Waiting
 
 
 class Starting:
-    console = -1
     """One start of one container.
 
     :param spec: the OCI runtime spec; ``roots``: what its root file system stands on (docs/architecture.md, Contracts).

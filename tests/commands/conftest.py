@@ -43,6 +43,15 @@ class ListFrontend:
     def stream(self, stream: str, data: bytes) -> None:
         self.streamed.append((stream, data))
 
+    def drive(self, session: Any, write: Any, stdin: bool, keys: str | None = None) -> None:
+        if stdin:
+            session.end_input()
+        for stream, data in session.stream():
+            write(stream, data)
+
+    def size(self) -> tuple[int, int] | None:
+        return None
+
 
 @pytest.fixture
 def command(engine: FakeEngine) -> Any:

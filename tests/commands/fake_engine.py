@@ -28,6 +28,32 @@ def sample(time: float, **values: Any) -> Sample:
     return Sample(time, **{name: int(value) for name, value in values.items()})
 
 
+class FakeSession:
+    """Over as soon as its input has ended."""
+
+    def __init__(self, tty: bool) -> None:
+        self.tty, self.over, self.exit = tty, False, None
+        self.fed = bytearray()
+
+    def sources(self) -> list[int]:
+        return []
+
+    def stream(self) -> Any:
+        return iter(())
+
+    def feed(self, data: bytes) -> None:
+        self.fed += data
+
+    def end_input(self) -> None:
+        self.over = True
+
+    def resize(self, rows: int, columns: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 @dataclass
 class FakeEngine:
     name: str = "fake"
@@ -81,10 +107,16 @@ class FakeEngine:
         self.calls.append(("start", container))
         return self._set(container, status="running", pid=1, exit=None)
 
-    def run(self, config: ContainerConfig, stdin: bytes | None = None, on_output: Any = None) -> tuple[ContainerInfo, ExitStatus]:
+    def run(
+        self, config: ContainerConfig, stdin: bytes | None = None, on_output: Any = None, drive: Any = None, size: Any = None
+    ) -> tuple[ContainerInfo, ExitStatus]:
         info = self.create(config)
+        if drive is not None:
+            session = FakeSession(config.tty)
+            drive(session)
+            stdin, on_output = bytes(session.fed), None
         self.calls.append(("run", config, stdin))
-        for stream, data in self.output:
+        for stream, data in self.output if on_output else []:
             on_output(stream, data)
         if stdin and on_output:
             on_output("stdout", stdin)
@@ -93,14 +125,22 @@ class FakeEngine:
             del self.boxes[info.id]
         return info, self.next_exit
 
-    def exec(self, container: str, config: ExecConfig, stdin: bytes | None = None, on_output: Any = None) -> ExitStatus:
+    def exec(
+        self,
+        container: str,
+        config: ExecConfig,
+        stdin: bytes | None = None,
+        on_output: Any = None,
+        drive: Any = None,
+        size: Any = None,
+    ) -> ExitStatus:
         self.find(container)
         self.calls.append(("exec", container, config, stdin))
         for stream, data in self.output:
             on_output(stream, data)
         return self.next_exit
 
-    def stop(self, container: str, timeout: float = 10.0) -> ContainerInfo:
+    def stop(self, container: str, timeout: float | None = None, signal: str = "") -> ContainerInfo:
         self.calls.append(("stop", container, timeout))
         return self._set(container, status="exited", exit=ExitStatus(143, 15, finished=time.time()))
 

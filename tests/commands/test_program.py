@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from fake_engine import FakeEngine
@@ -22,7 +22,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_errors_go_to_stderr_with_docker_codes(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code, text in (
-        (["sotp"], 125, "hint:  did you mean stop?"),
+        (["sotp"], 125, "hint:  did you mean stop"),
         (["run", "--memroy", "1", "host"], 125, "--memory"),
         (["run", "hots"], 125, "no image 'hots'"),
         (["logs", "none"], 1, "error: no container"),
@@ -61,15 +61,15 @@ def test_a_terminal_gets_no_clipboard_escapes(engine: FakeEngine, monkeypatch: p
 
 
 def test_stdin_is_read_for_interactive_runs_only(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def give() -> None:
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"in"), isatty=lambda: False))
-
-    give()
-    main(["run", "-i", "--name", "a", "host", "cat"])
-    assert engine.calls[-1][2] == b"in"
-    give()
-    main(["run", "--name", "b", "host", "cat"])
-    assert engine.calls[-1][2] is None
+    reader, writer = os.pipe()
+    os.write(writer, b"in")
+    os.close(writer)
+    with os.fdopen(reader) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        main(["run", "--name", "b", "host", "cat"])
+        assert engine.calls[-1][2] is None
+        main(["run", "-i", "--name", "a", "host", "cat"])
+        assert engine.calls[-1][2] == b"in"
 
 
 def test_results_are_printed(engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,7 +101,7 @@ def test_build_prints_whole_lines(engine: FakeEngine, capsys: pytest.CaptureFixt
 
 
 def test_interrupt(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(engine, "run", interrupted)

@@ -54,7 +54,8 @@ def test_a_failing_command_fails_the_cell(monkeypatch: pytest.MonkeyPatch) -> No
         execute("%container run hots", monkeypatch=monkeypatch)
     assert caught.value.ename == "NotFound" and "host" in str(caught.value)
     (outputs,) = execute("%container sotp x", monkeypatch=monkeypatch, allow_errors=True)
-    assert outputs[0]["output_type"] == "error" and outputs[0]["traceback"] == ["error: unknown verb 'sotp'", "hint:  did you mean stop?"]
+    assert outputs[0]["output_type"] == "error"
+    assert outputs[0]["traceback"] == ["error: unknown verb 'sotp'", "hint:  did you mean stop, top?"]
 
 
 def test_a_live_page_gets_a_widget_with_a_static_form_and_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
