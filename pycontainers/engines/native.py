@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from ..errors import ContainersError, IsolationError, NotFound, StateError, UsageError, near
 from ..events import Work
 from ..images.store import Store
-from ..linux import signals
+from ..linux import process, signals
 from ..linux.cgroups import limits
 from ..paths import Paths, paths
 from ..protocol import (
@@ -439,7 +439,10 @@ class NativeEngine:
         """Ask for its end, and wait for it as long as that may take."""
         self._begin()
         before = self.find(container)
-        if client.ask(self.paths, before.id, message) is not None and client.wait(before.folder, _patience(message, before)) is None:
+        asked = client.ask(self.paths, before.id, message) is not None
+        if not asked and before.status in state.ACTIVE and self._again(before).status in state.ACTIVE:
+            raise StateError(f"{what}: it cannot be asked (was its run folder deleted?)", f"end it: %container rm -f {before.name}")
+        if asked and client.wait(before.folder, _patience(message)) is None:
             raise StateError(f"{what}: it does not end", "its processes hang in the kernel (uninterruptible sleep)?")
         return self._again(before)
 
@@ -454,13 +457,18 @@ class NativeEngine:
 
     def _kill_and_wait(self, container_id: str) -> None:
         folder = self.folders.path(container_id)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 5
         while client.ask(self.paths, container_id, {"op": "stop", "signal": 9, "timeout": 0}) is None:
             now = state.read(folder, "state.json")
-            if now is None or now["status"] not in state.ACTIVE or not state.lives(now) or time.monotonic() > deadline:
+            if now is None or now["status"] not in state.ACTIVE or not state.lives(now):
                 return
+            if time.monotonic() > deadline:
+                # Nobody can reach it any more (its run folder was deleted): the container goes with its supervisor.
+                process.send_signal(now["supervisor"], 9)
+                break
             time.sleep(0.002)  # it has not got so far that it can be asked
         client.wait(folder, 30)
+        recover.sweep(str(self.paths.containers))
 
     def _abandon(self, container_id: str) -> None:
         """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
@@ -488,7 +496,7 @@ def _pass_on(session: Session, on_output: OnOutput | None) -> None:
             on_output(stream, data)
 
 
-def _patience(message: dict[str, Any], info: ContainerInfo) -> float:
+def _patience(message: dict[str, Any]) -> float:
     """Seconds that a stop may take: its grace, and what the kernel needs to end what is left."""
     grace = message.get("timeout")
     return 30.0 + (10.0 if grace is None else grace)

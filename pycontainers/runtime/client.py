@@ -132,8 +132,12 @@ def attach(paths: Paths, container_id: str, *, feed: bool = False) -> Attached |
 
 
 def _supervisor(paths: Paths, container_id: str, timeout: float) -> socket.socket | None:
+    """A connection to its supervisor, at the place that it wrote down: its run folder need not be ours. None where there is none."""
+    now = state.read(str(paths.containers / container_id), "state.json")
+    if now is None or now["status"] not in state.ACTIVE or not now.get("control"):
+        return None
     try:
-        return sockets.connect(f"{paths.run}/containers/{container_id}.sock", timeout)
+        return sockets.connect(now["control"], timeout)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
 

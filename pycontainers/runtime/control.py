@@ -108,7 +108,7 @@ class Control:
     """All connections of one container. ``supervisor`` does what they ask."""
 
     def __init__(self, supervisor: Supervisor, path: str) -> None:
-        self.supervisor, self.loop, self._path = supervisor, supervisor.loop, path
+        self.supervisor, self.loop, self.path = supervisor, supervisor.loop, path
         self.connections: list[Connection] = []
         self.listener: socket.socket | None = None
         """None while nobody can ask."""
@@ -116,10 +116,10 @@ class Control:
     def open(self) -> None:
         """Listen. Whoever supervises holds the container's lock, so what lies at the path is a dead one's."""
         try:
-            os.unlink(self._path)
+            os.unlink(self.path)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(self._path), 0o700, exist_ok=True)
-        self.listener = sockets.bind(self._path)
+            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
+        self.listener = sockets.bind(self.path)
         self.listener.setblocking(False)
         self.loop.watch(self.listener.fileno(), self._accept)
 
@@ -130,7 +130,7 @@ class Control:
             self.listener.close()
             self.listener = None
             try:
-                os.unlink(self._path)
+                os.unlink(self.path)
             except FileNotFoundError:
                 pass
 

@@ -549,6 +549,7 @@ class Supervisor:
             "address": self._address,
             "started": self._started,
             "restarts": self._restart.count,
+            "control": self.control.path,
         }
         if status in (state.RUNNING, state.PAUSED):
             data["init"] = process.identity(self.pid)
