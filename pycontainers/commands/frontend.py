@@ -68,9 +68,9 @@ class Streams(TypedDict, total=False):
 
 def streams(context: Context, args: SimpleNamespace, body: str | None, output: OnOutput) -> Streams:
     """How a foreground command of ``args`` (``interactive``, ``tty``) is connected: to a cell's body, or to who sits at the front end."""
-    if body is not None and getattr(args, "tty", False):
+    if body is not None and args.tty:
         raise UsageError("a cell body is the command's whole input, and --tty was given", "leave out -t, or the body")
-    if body is not None or not (args.interactive or getattr(args, "tty", False)):
+    if body is not None or not (args.interactive or args.tty):
         return {"stdin": body.encode() if body is not None else None, "on_output": output}
     front = context.frontend
     keys = getattr(args, "detach_keys", None)

@@ -8,7 +8,6 @@ escaped that signal (it can clear it), it is ended here, by its cgroup: it has l
 from __future__ import annotations
 
 import os
-
 from typing import Any
 
 from ..linux import cgroups, process, trees
