@@ -156,6 +156,8 @@ class Exec:
         try:
             os.setsid()
             os.umask(0o022)
+            # Or it would keep the keys of whoever started the launcher (Kerberos tickets, file system keys).
+            syscalls.new_session_keyring("_ses." + self.name)
             if self._tty:
                 pty.make_controlling(fds[-1])
                 fds = [fds[-1]] * 3

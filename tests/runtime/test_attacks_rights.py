@@ -68,7 +68,7 @@ class TestTyping:
             state[3] &= ~(termios.ICANON | termios.ECHO)
             termios.tcsetattr(slave, termios.TCSANOW, state)
             info = engine.create(ContainerConfig("host", ("python", "-c", self.TYPE), network="none", userns="host", auto_remove=True))
-            for _ in client.start(engine.paths, info.id, attach=True, stdin=slave).output():
+            for _ in client.start_attached(engine.paths, info.id, stdin=slave).stream():
                 pass
             os.set_blocking(slave, False)
             with contextlib.suppress(BlockingIOError):

@@ -293,7 +293,7 @@ def test_samples_are_there_after_exit(run: Any, engine: Any) -> None:
     engine.wait(info.id)
     samples = engine.samples(info.id)
     assert len(samples) >= 5
-    assert samples[-1].cpu_usage > 500_000_000
+    assert samples[-1].cpu_usage > 100_000_000  # of 1.2 s, on a machine that others use too
     assert samples[-1].time - samples[0].time > 0.8
 
 
