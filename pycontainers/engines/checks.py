@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 
 from ..errors import ContainersError
-from ..linux import cgroups
+from ..linux import cgroups, holder
 from ..network import client as network
 from ..paths import Paths
 from ..protocol import Check
@@ -18,14 +18,10 @@ from ..runtime import client
 def doctor(paths: Paths) -> list[Check]:
     """One row per thing that containers use, measured now."""
     rows = [Check("kernel", "ok", f"Linux {platform.release()} on {platform.machine()}")]
-    if os.geteuid() != 0:
-        return [
-            *rows,
-            Check("root", "missing", f"this process is uid {os.geteuid()}", "start Jupyter as root; rootless comes with a later version"),
-        ]
-    rows.append(Check("root", "ok", "uid 0"))
+    if os.geteuid() == 0:
+        rows.append(Check("root", "ok", "uid 0"))
     paths.prepare()
-    return rows + _isolation(paths) + _cgroups() + _network(paths) + _notebook() + _disk(paths)
+    return rows + _isolation(paths) + (_rootless(paths) if os.geteuid() else []) + _cgroups() + _network(paths) + _notebook() + _disk(paths)
 
 
 def _isolation(paths: Paths) -> list[Check]:
@@ -45,6 +41,18 @@ def _isolation(paths: Paths) -> list[Check]:
             )
         )
     return rows
+
+
+def _rootless(paths: Paths) -> list[Check]:
+    """How an ordinary user's containers have their ids."""
+    found = holder.alive(str(paths.run))
+    if found is None:
+        return []
+    count = sum(found["uids"])
+    if count > 1:
+        return [Check("ids inside", "ok", f"{count}, of them {count - 1} subordinate ones (newuidmap)")]
+    why, _, remedy = found["why"].partition(": as root: ")
+    return [Check("ids inside", "weaker", f"one, yours: {why}", f"as root: {remedy}" if remedy else "see user_namespaces(7)")]
 
 
 def _cgroups() -> list[Check]:

@@ -11,8 +11,9 @@ import time
 from typing import Any
 
 from ..errors import IsolationError, NameInUse, UsageError
+from ..images.durable import give
 from ..images.store import Store
-from ..linux import trees
+from ..linux import holder, trees
 from ..linux.cgroups import limits
 from ..network import names as network_names
 from ..paths import Paths
@@ -25,6 +26,7 @@ from . import devices, naming, sharing, validity
 from .folders import STEP, Folders
 from .keeping import keeping
 
+ONE_ID = "one id: every user inside is the same to the machine; owners are recorded, not given"
 _NO_USER_NAMESPACE = ("user namespace", "ID-mapped overlay (Linux 5.19)", "proc in a user namespace")
 
 
@@ -117,6 +119,11 @@ def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
         if probe["level"] == isolation.NEEDED:
             raise IsolationError(f"this machine refuses the {probe['name']} ({probe['why']})", probe["remedy"])
     notes = list(dict.fromkeys(p["note"] for p in refused.values()))
+    held = holder.read(str(paths.run)) or {}
+    if held and shared.config.userns == "host":
+        raise UsageError("--userns host needs root: an ordinary user's container has a user namespace of its own", "leave it out")
+    if sum(held.get("uids", ())) == 1:
+        notes.append(ONE_ID)
     if shared.config.userns == "host":
         notes.append("--userns host: root inside is root outside")
     elif shared.host_user:
@@ -126,6 +133,9 @@ def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
         user_namespace=able and shared.config.userns != "host" and not shared.host_user,
         time_namespace="time namespace" not in refused,
         cgroup_namespace="cgroup namespace" not in refused,
+        fresh_proc=not {"fresh proc", "fresh sysfs"} & set(refused),
+        uids=tuple(held.get("uids", ())),
+        gids=tuple(held.get("gids", ())),
         notes=tuple(notes),
     )
 
@@ -181,7 +191,7 @@ def _rootfs(building: str, folder: str, rootfs: Any) -> dict[str, Any]:
         os.mkdir(f"{building}/work/{index}", 0o711)
         os.chmod(upper, stat.S_IMODE(covered.st_mode) if covered else 0o755)
         if covered:
-            os.chown(upper, covered.st_uid, covered.st_gid)
+            give(upper, covered)
     return {
         "layers": list(rootfs.layers),
         "folders": list(rootfs.folders),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import NotFound, UsageError, near
 from ..paths import Paths
-from ..runtime import state
+from ..runtime import client, state
 
 STEP = "step.json"
 
@@ -16,6 +16,7 @@ class Folders:
     """All containers of one user."""
 
     def __init__(self, paths: Paths) -> None:
+        self.paths = paths
         self.root = str(paths.containers)
 
     def path(self, container_id: str) -> str:
@@ -55,6 +56,8 @@ class Folders:
             state.remove_folder(self.root, container_id, self.name(container_id))
         finally:
             os.close(lock)
+        if os.geteuid() != 0:
+            client.clear(self.paths)
 
 
 def drop_mount_points(folder: str, places: Sequence[str], uppers: str) -> None:

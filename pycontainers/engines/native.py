@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from ..errors import ContainersError, IsolationError, NotFound, StateError, UsageError, near
+from ..errors import ContainersError, NotFound, StateError, UsageError, near
 from ..events import Work
 from ..images.store import Store
 from ..linux import process, signals
@@ -364,11 +364,6 @@ class NativeEngine:
 
     def _begin(self) -> None:
         """What every verb does first: folders, then put right what a killed process left."""
-        if os.geteuid() != 0:
-            raise IsolationError(
-                f"containers need root on this machine, and this process is uid {os.geteuid()}",
-                "start Jupyter as root (in a container of its own), or see pycontainers doctor; rootless comes with a later version",
-            )
         if not self._swept:
             self.paths.prepare()
         self._swept = time.monotonic()
@@ -377,6 +372,8 @@ class NativeEngine:
             checks.sweep_network(self.paths, [info.id for info in self._infos() if info.status == state.RUNNING])
         freeze.sweep(containers, str(self.paths.run))
         steps.sweep(self.folders)
+        if os.geteuid() != 0:
+            client.clear(self.paths)
 
     def _infos(self) -> list[ContainerInfo]:
         """All containers; one that is removed while we look is left out."""
@@ -393,7 +390,7 @@ class NativeEngine:
         """Full id of a name, an id, or an unambiguous start of one."""
         if not container:
             raise UsageError("no container named", "give a name or an id; ps -a lists them")
-        if os.geteuid() != 0 or not os.path.isdir(self.paths.containers):
+        if not os.path.isdir(self.paths.containers):
             self._begin()
         containers = str(self.paths.containers)
         owner = state.named(containers, container) if "/" not in container else None

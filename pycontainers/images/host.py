@@ -144,7 +144,8 @@ def rootfs(store: str, identity: str) -> Rootfs:
             below = json.loads(file.read())["base"]
     except (FileNotFoundError, ValueError):
         raise ImageError(f"the host base {identity[:12]} is gone", "build the image again: FROM host") from None
-    return Rootfs((f"{place}/mask",), ("/", *sorted(below)), {"/": f"{place}/skeleton", **below})
+    layers_ = tuple(path for path in (f"{place}/folders", f"{place}/mask") if os.path.isdir(path))
+    return Rootfs(layers_, ("/", *sorted(below)), {"/": f"{place}/skeleton", **below})
 
 
 def listed(machine: Machine) -> list[str]:
@@ -280,6 +281,11 @@ def _make(store: str, place: str, machine: Machine, folders: list[str], etc: cur
         _copy_venv_marks(machine, skeleton, folders)
         for path in _masked(machine, folders):
             _whiteout(mask, path, folders, machine, skeleton)
+        if os.stat(machine.root or "/").st_uid != os.geteuid():
+            durable.make_folder(f"{building}/folders", 0o755)
+            for folder in folders:
+                _folders(f"{building}/folders", os.path.dirname(folder))
+                _copy_folders(machine.root + folder, f"{building}/folders{folder}")
         data = json.dumps({"base": {folder: machine.root + folder for folder in folders}}).encode()
         durable.write(f"{store}/ingest", f"{building}/base.json", data)
         durable.sync_file_system(building)
@@ -291,6 +297,27 @@ def _make(store: str, place: str, machine: Machine, folders: list[str], etc: cur
                 raise
     finally:
         trees.remove(building)
+
+
+def _copy_folders(source: str, target: str) -> None:
+    """The folders of a tree, without what is in them, as our own.
+
+    An ordinary user's overlay cannot copy up what belongs to an id that his namespace does not have (EOVERFLOW), such as the machine's
+    root; and making a file in a folder copies the folder up. overlayfs takes a folder's attributes from the newest layer that has it,
+    and its content from all: with these in between, everything may be added, hidden and removed. Only a file that belongs to the
+    machine cannot be changed in place.
+    """
+    try:
+        os.mkdir(target)
+        entries = list(os.scandir(source))
+    except OSError:
+        return  # closed to us, or gone meanwhile
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            _copy_folders(entry.path, f"{target}/{entry.name}")
+    found = os.stat(source)
+    os.chmod(target, stat.S_IMODE(found.st_mode) | 0o700)
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def outdated(store: str, age: float) -> list[str]:

@@ -14,9 +14,10 @@ import tarfile
 from collections.abc import Iterator
 
 from ..errors import ImageError
+from . import durable
 from .pack import Packer, Stream, header
 from .unpack import BENEATH, Unpacker
-from .view import Node, Rootfs, View, is_opaque, is_whiteout
+from .view import Node, Rootfs, View, is_opaque, is_whiteout, opaque_attribute
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
@@ -60,7 +61,7 @@ def copy_upper(upper: str, target: str) -> Iterator[int]:
         yield from unpacker.extract(io.BufferedReader(Stream(_UpperPacker().content(source)), 1 << 18))
         copy_attributes(os.fstat(source), target)
         if is_opaque(source):
-            os.setxattr(base, "trusted.overlay.opaque", b"y")
+            os.setxattr(base, opaque_attribute(), b"y")
     finally:
         unpacker.close()
         for fd in (source, base, proc):
@@ -150,6 +151,6 @@ def _make_parents(below: View, tree: str, folder: str) -> None:
 
 def copy_attributes(source: os.stat_result, target: str) -> None:
     """Owner, mode and times of a folder."""
-    os.chown(target, source.st_uid, source.st_gid)
+    durable.give(target, source)
     os.chmod(target, stat.S_IMODE(source.st_mode))
     os.utime(target, ns=(source.st_atime_ns, source.st_mtime_ns))

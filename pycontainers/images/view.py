@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 
 from ..errors import ImageError
+from ..linux import idmap
 
 _LINKS = 40  # as the kernel (ELOOP)
 
@@ -42,10 +43,15 @@ def is_whiteout(found: os.stat_result) -> bool:
     return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
 
 
+def opaque_attribute() -> str:
+    """Where overlayfs keeps the mark: ``trusted.*`` is for the first user namespace's root alone (``userxattr``)."""
+    return "trusted.overlay.opaque" if os.geteuid() == 0 and idmap.initial() else "user.overlay.opaque"
+
+
 def is_opaque(path: str | int) -> bool:
     """Of a folder, by path or descriptor."""
     try:
-        return os.getxattr(path, "trusted.overlay.opaque", follow_symlinks=isinstance(path, int)) == b"y"
+        return os.getxattr(path, opaque_attribute(), follow_symlinks=isinstance(path, int)) == b"y"
     except OSError:
         return False
 

@@ -469,6 +469,18 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def refuse(listener: socket.socket, error: ContainersError, seconds: float = 5.0) -> None:
+    """Tell whoever has started us why we cannot serve, in place of a greeting, and end."""
+    log(f"{error.message} ({error.hint})")
+    listener.settimeout(seconds)
+    with contextlib.suppress(OSError):
+        conn, _ = listener.accept()
+        sockets.widen(conn)
+        sockets.reply_error(conn, error)
+        conn.close()
+    sys.exit(1)
+
+
 def fail(error: BaseException) -> None:
     """Say in the log why a helper could not start; its client shows the last line as a hint."""
     log(error.message if isinstance(error, ContainersError) else f"{type(error).__name__}: {error}")

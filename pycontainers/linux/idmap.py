@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+from collections.abc import Iterable
 
 from .namespaces import CLONE_NEWUSER, clone, setns
 
 Mapping = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in /proc/PID/uid_map (user_namespaces(7))."""
+
+
+OVERFLOW_ID = 65534
+"""Whom an id shows as that a user namespace does not have (/proc/sys/kernel/overflowuid)."""
 
 
 def write_maps(pid: int, uids: list[Mapping], gids: list[Mapping]) -> None:
@@ -76,3 +82,46 @@ def outside(maps: list[Mapping], inside: int) -> int:
         if first <= inside < first + count:
             return base + inside - first
     raise KeyError(inside)
+
+
+def onto_itself(pieces: Iterable[int]) -> list[Mapping]:
+    """A map of every id onto itself inside a namespace whose own map consists of pieces of these sizes.
+
+    The kernel takes a range only when one piece of the parent's map holds all of it (map_write in kernel/user_namespace.c).
+    """
+    maps, first = [], 0
+    for size in pieces:
+        maps.append((first, first, size))
+        first += size
+    return maps
+
+
+def pieces(kind: str = "uid", pid: int | str = "self") -> list[int]:
+    """The sizes of the pieces of a process's map ("uid" or "gid"), from id 0 on without a gap."""
+    sizes: list[int] = []
+    with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
+        for first, _, count in sorted(tuple(map(int, line.split())) for line in file):
+            if first != sum(sizes):
+                break
+            sizes.append(count)
+    return sizes
+
+
+@functools.cache
+def initial() -> bool:
+    """Whether this process is in the initial user namespace, or in one that has all its ids: only there may a root ID-map mounts
+    (the file system belongs to the namespace that mounted it) and use ``trusted.*`` attributes.
+    """
+    return pieces() == [0xFFFFFFFF]
+
+
+def set_groups(groups: list[int]) -> None:
+    """setgroups(2). Where the user namespace gave it up (a single id, user_namespaces(7)) the groups stay as they are: none of them
+    is mapped, and nobody in there can become another user anyway.
+    """
+    try:
+        os.setgroups(groups)
+    except PermissionError:
+        with open("/proc/self/setgroups", encoding="ascii") as file:
+            if file.read().strip() != "deny":
+                raise

@@ -97,6 +97,13 @@ def send_signal(identity: dict[str, Any], number: int = signal.SIGTERM) -> bool:
         os.close(fd)
 
 
+def ended(pidfd: int, timeout: float) -> bool:
+    """Whether the process has ended, waiting ``timeout`` seconds for it: a pidfd is readable then (pidfd_open(2))."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(max(0, round(timeout * 1000))))
+
+
 def wait_gone(pid: int, timeout: float) -> bool:
     """Wait until the process that has ``pid`` now has ended; False after ``timeout`` seconds."""
     try:
@@ -104,8 +111,6 @@ def wait_gone(pid: int, timeout: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)  # readable once it has ended (pidfd_open(2))
-        return bool(poller.poll(max(0, round(timeout * 1000))))
+        return ended(fd, timeout)
     finally:
         os.close(fd)

@@ -15,19 +15,18 @@ from ..errors import HelperError
 from ..linux import helper, process, sockets
 from ..paths import Paths
 from ..version import stamp
-from . import state
+from . import rootless, state
 from .session import Attached, Executed
 
 #: Other code, or another Python, replaces a running launcher.
 VERSION = stamp("linux", "runtime", "network", "metrics")
-_START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.runtime.launcher import main; main(sys.argv[3], sys.argv[4])"
 
 
 def launcher_argv(paths: Paths) -> list[str]:
     """How the launcher is started: the base interpreter, isolated, without site-packages."""
     python = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return [python, "-I", "-S", "-c", _START, "pycontainers-launcher", package, str(paths.home), str(paths.run)]
+    return rootless.launcher_argv(python, package, str(paths.home), str(paths.run))
 
 
 def connect(paths: Paths) -> socket.socket:
@@ -144,18 +143,31 @@ def _supervisor(paths: Paths, container_id: str, timeout: float) -> socket.socke
 
 def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
     """What this machine allows (:func:`pycontainers.runtime.isolation.probe`), measured once a boot by the launcher."""
-    from .isolation import stamp
+    from .isolation import NEEDED, stamp
 
-    kept = None if fresh else state.read(str(paths.run), "isolation.json")
-    if kept is not None and kept.get("stamp") == stamp():
+    run = str(paths.run)
+    kept = None if fresh else state.read(run, "isolation.json")
+    if kept is not None and kept.get("stamp") == stamp(run):
         found: list[dict[str, Any]] = kept["probes"]
-        return found
+        if not any(probe["errno"] and probe["level"] == NEEDED for probe in found):  # else somebody may have mended it
+            return found
     with connect(paths) as conn:
         conn.settimeout(30)
         sockets.send(conn, {"op": "probe"})
         probes: list[dict[str, Any]] = _answer(conn, "probe")[0]["probes"]
-    state.write(str(paths.run), "isolation.json", {"stamp": stamp(), "probes": probes})
+    state.write(run, "isolation.json", {"stamp": stamp(run), "probes": probes})
     return probes
+
+
+def clear(paths: Paths) -> None:
+    """Delete what an ordinary user could not when a container was removed: files inside that belong to his subordinate ids."""
+    containers = str(paths.containers)
+    graves = [f"{containers}/{name}" for name in os.listdir(containers) if name.startswith(".gone-")]
+    if graves:
+        with connect(paths) as conn:
+            conn.settimeout(60)
+            sockets.send(conn, {"op": "remove", "trees": graves})
+            _answer(conn, "remove")
 
 
 def _answer(conn: socket.socket, what: str) -> tuple[dict[str, Any], list[int]]:

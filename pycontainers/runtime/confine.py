@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CommandNotExecutable, CommandNotFound, ContainersError
-from ..linux import capabilities, scheduling, seccomp, syscalls
+from ..linux import capabilities, idmap, scheduling, seccomp, syscalls
 from . import users
 
 
@@ -139,7 +139,7 @@ def become(what: Confinement, *, make_cwd: bool, death_signal: int, gate: Callab
 
 def _change_ids(uid: int, gid: int, extra: list[int]) -> None:
     try:
-        os.setgroups(extra)
+        idmap.set_groups(extra)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
     except (OSError, OverflowError) as error:

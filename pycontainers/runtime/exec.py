@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..errors import ContainersError, StateError
-from ..linux import capabilities, cgroups, namespaces, process, pty, sockets, syscalls
+from ..linux import capabilities, cgroups, idmap, namespaces, process, pty, sockets, syscalls
 from . import state
 from .confine import Confinement, become, only_descriptor
 from .marks import mark
@@ -164,7 +164,7 @@ class Exec:
             for number, fd in enumerate(fds[:3]):
                 os.dup2(fd, number, inheritable=True)
             if self.linux.get("uidMappings"):
-                os.setgroups([])
+                idmap.set_groups([])
                 os.setresgid(0, 0, 0)
                 os.setresuid(0, 0, 0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again

@@ -24,7 +24,7 @@ from typing import Any
 from ..errors import ContainersError, NotFound, StateError
 from ..images import unpack
 from ..images.pack import Packer
-from ..linux import mounts, namespaces, process, sockets, syscalls
+from ..linux import idmap, mounts, namespaces, process, sockets, syscalls
 from . import rootfs, state
 
 _WAIT = 10.0  # seconds for a container that is about to start or to end
@@ -94,7 +94,7 @@ class Worker:
                 raise StateError(f"container {self.name} is being worked on by another command", "try again")
             time.sleep(0.005)
         if spec["linux"].get("uidMappings"):
-            os.setgroups([])
+            idmap.set_groups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again

@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import ContainersError, IsolationError
 from ..linux import mounts, namespaces, pty, syscalls
 from ..linux.cgroups import enter
+from ..linux.idmap import set_groups
 from . import hooks, inside
 from .confine import Confinement, become, only_descriptor, only_descriptors
 from .rootfs import PROPAGATION, Outside
@@ -128,7 +129,7 @@ class Init:
 
     def _become_root(self) -> None:
         if "user" in self.kinds:
-            os.setgroups([])
+            set_groups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
         # Not dumpable: a process that gets hold of us may not ptrace us or open our /proc/PID/exe and fd (CVE-2016-9962,

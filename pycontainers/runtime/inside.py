@@ -68,7 +68,7 @@ class Builder:
         options = Options(mount.get("options") or [])
         bound = self.outside.binds.get(index)
         directory = bound is None or stat.S_ISDIR(os.fstat(bound).st_mode)
-        if kind in ("proc", "sysfs") or target == "/dev":
+        if kind in ("proc", "sysfs") or target in ("/proc", "/sys", "/dev"):
             _refuse_link(root, target)
         before = len(self.made)
         place = mounts.make_in_root(root, target, directory=directory, made=self.made)

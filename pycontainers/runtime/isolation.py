@@ -13,8 +13,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from ..linux import capabilities, idmap, mounts, namespaces, process, seccomp, syscalls, trees
-from . import defaults
+from ..linux import capabilities, holder, idmap, mounts, namespaces, process, seccomp, syscalls, trees
+from . import defaults, rootfs
 
 NEEDED, WEAKER = "needed", "weaker"
 
@@ -33,8 +33,16 @@ def _namespace(kind: str) -> Callable[[str], None]:
     return run
 
 
+def _maps() -> tuple[list[idmap.Mapping], list[idmap.Mapping]]:
+    """The map of a container's user namespace: onto ids that nobody on the host has; for an ordinary user, who has no others, every
+    id of his own namespace onto itself."""
+    if idmap.initial():
+        return [(0, defaults.HOST_ID_BASE, defaults.ID_COUNT)], [(0, defaults.HOST_ID_BASE, defaults.ID_COUNT)]
+    return idmap.onto_itself(idmap.pieces("uid")), idmap.onto_itself(idmap.pieces("gid"))
+
+
 def _user(home: str) -> None:
-    os.close(idmap.namespace_with([(0, defaults.HOST_ID_BASE, 65536)], [(0, defaults.HOST_ID_BASE, 65536)]))
+    os.close(idmap.namespace_with(*_maps()))
 
 
 def _stage(home: str) -> None:
@@ -78,7 +86,7 @@ def _overlay_folders(home: str, userns: int | None) -> None:
             permitted = capabilities.permitted_mask()
             syscalls.setfsid(defaults.HOST_ID_BASE, defaults.HOST_ID_BASE)
             capabilities.set_caps(permitted, permitted)
-        mounts.mount("overlay", "m", "overlay", 0, "lowerdir=s/l,upperdir=s/u,workdir=s/w,redirect_dir=off,metacopy=off,index=off")
+        mounts.mount("overlay", "m", "overlay", 0, f"lowerdir=s/l,upperdir=s/u,workdir=s/w,{rootfs.overlay_attributes()}")
         if userns is not None:
             syscalls.setfsid(0, 0)
         os.stat("m")
@@ -93,8 +101,7 @@ def _overlay(home: str) -> None:
 
 
 def _mapped_overlay(home: str) -> None:
-    maps = [(0, defaults.HOST_ID_BASE, 65536)]
-    _overlay_folders(home, idmap.namespace_with(maps, maps))
+    _overlay_folders(home, idmap.namespace_with(*_maps()))
 
 
 def _pivot(home: str) -> None:
@@ -106,19 +113,27 @@ def _pivot(home: str) -> None:
 
 
 def _proc(home: str) -> None:
-    maps = [(0, defaults.HOST_ID_BASE, 65536)]
+    _fresh("proc", "pid")
+
+
+def _sysfs(home: str) -> None:
+    _fresh("sysfs", "network")
+
+
+def _fresh(kind: str, namespace: str) -> None:
+    """A new instance of a file system, in a user namespace that owns what it shows."""
     ready, go = os.pipe()
-    pid = namespaces.clone(namespaces.flags_of(["user", "pid", "mount"]))
+    pid = namespaces.clone(namespaces.flags_of(["user", "mount", namespace]))
     if pid == 0:
         try:
             os.close(go)
             os.read(ready, 1)
             os.setresuid(0, 0, 0)
-            os.close(mounts.new_mount("proc", []))
+            os.close(mounts.new_mount(kind, []))
             os._exit(0)
         except OSError as error:
             os._exit(error.errno or 1)
-    idmap.write_maps(pid, maps, maps)
+    idmap.write_maps(pid, *_maps())
     os.write(go, b"1")
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
@@ -144,6 +159,8 @@ def _seccomp(home: str) -> None:
 
 
 _PRIVILEGE = "run as root with CAP_SYS_ADMIN: in Docker --privileged, in Kubernetes securityContext.privileged"
+_UNMASK = "run where /proc is not masked (docker: --security-opt systempaths=unconfined)"
+_STORE = "put the store on ext4, xfs or tmpfs with PYCONTAINERS_HOME"
 PROBES = [
     Probe("mount namespace", NEEDED, _mount, _PRIVILEGE),
     Probe("own root", NEEDED, _not_chrooted, "start outside of the chroot, or enter it with pivot_root"),
@@ -152,9 +169,12 @@ PROBES = [
     Probe("uts namespace", NEEDED, _namespace("uts"), _PRIVILEGE),
     Probe("ipc namespace", NEEDED, _namespace("ipc"), _PRIVILEGE),
     Probe("network namespace", NEEDED, _namespace("network"), _PRIVILEGE),
-    Probe("overlay", NEEDED, _overlay, "put the store on ext4, xfs or tmpfs with PYCONTAINERS_HOME"),
+    Probe("overlay", NEEDED, _overlay, _STORE),
     Probe("pivot_root", NEEDED, _pivot, _PRIVILEGE),
     Probe("seccomp filter", NEEDED, _seccomp, "a kernel with CONFIG_SECCOMP_FILTER"),
+]
+#: Root's: what is missing of these lets containers go without a user namespace.
+OF_ROOT = [
     Probe("user namespace", WEAKER, _user, "sysctl user.max_user_namespaces > 0", "no user namespace: root inside is root outside"),
     Probe(
         "ID-mapped overlay (Linux 5.19)",
@@ -163,13 +183,15 @@ PROBES = [
         "a kernel of 5.19 or newer and a store on ext4, xfs or btrfs",
         "no ID-mapped overlay: root inside is root outside",
     ),
-    Probe(
-        "proc in a user namespace",
-        WEAKER,
-        _proc,
-        "run where /proc is not masked (docker: --security-opt systempaths=unconfined)",
-        "proc cannot be mounted in a user namespace: root inside is root outside",
-    ),
+    Probe("proc in a user namespace", WEAKER, _proc, _UNMASK, "proc cannot be mounted in a user namespace: root inside is root outside"),
+]
+#: An ordinary user's: a container has a user namespace of its own or does not run, since without one its root would reach the launcher.
+OF_USER = [
+    Probe("user namespace of a container", NEEDED, _user, "sysctl user.max_user_namespaces: two for each container"),
+    Probe("fresh proc", WEAKER, _proc, _UNMASK, "the machine's own /proc is shown: processes outside are visible, and out of reach"),
+    Probe("fresh sysfs", WEAKER, _sysfs, _UNMASK, "the machine's own /sys is shown, read-only"),
+]
+ALWAYS = [
     Probe(
         "cgroup namespace",
         WEAKER,
@@ -187,9 +209,13 @@ PROBES = [
 ]
 
 
+def probes() -> list[Probe]:
+    return [*PROBES, *(OF_ROOT if idmap.initial() else OF_USER), *ALWAYS]
+
+
 def probe(home: str) -> list[dict[str, Any]]:
     """Run every probe in a child of its own (forks this process: only for the launcher). [{name, level, errno, why, remedy, note}]."""
-    return [_run(what, home) for what in PROBES]
+    return [_run(what, home) for what in probes()]
 
 
 def _run(what: Probe, home: str) -> dict[str, Any]:
@@ -215,6 +241,8 @@ def _run(what: Probe, home: str) -> dict[str, Any]:
     return {"name": what.name, "level": what.level, "errno": number, "why": why, "remedy": what.remedy, "note": what.note}
 
 
-def stamp() -> str:
-    """What a kept result holds for: this boot, in this user namespace with these capabilities."""
-    return f"3/{process.boot_id()}/{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}"
+def stamp(run: str) -> str:
+    """What a kept result holds for: this boot, in this user namespace with these capabilities; without root, in that of this holder."""
+    holds = (holder.read(run) or {}).get("holder", {})
+    rights = f"{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}"
+    return f"4/{process.boot_id()}/{rights}/{holds.get('pid', 0)}-{holds.get('start', 0)}"

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..linux import helper, idmap, seccomp, sockets, syscalls
 from ..version import stamp
 from . import exec as exec_worker
-from . import isolation, state
+from . import isolation, rootless, state
 from .marks import mark
 from .supervisor import Supervisor
 
@@ -30,7 +30,8 @@ VERSION = stamp("linux", "runtime", "network", "metrics")
 
 class Launcher(helper.Server):
     """Requests: ``{"op": "start", "container", "attach", "stdin", "size"}`` [+ stdin]; ``{"op": "exec", "container", "command", …}``
-    + stdio; ``{"op": "files", "container", "purpose"}``: a worker on its files; ``{"op": "probe"}``: what this machine allows."""
+    + stdio; ``{"op": "files", "container", "purpose"}``: a worker on its files; ``{"op": "probe"}``: what this machine allows;
+    ``{"op": "remove", "trees"}``: containers' graves, in the user's namespace."""
 
     def __init__(self, listener: socket.socket, home: str, run: str) -> None:
         super().__init__(listener, NAME, VERSION, f"{run}/launcher.sock", IDLE_SECONDS)
@@ -46,6 +47,8 @@ class Launcher(helper.Server):
             self._exec(conn, message, fds)
         elif operation == "files":
             self._files(conn, message)
+        elif operation == "remove":
+            self._remove(conn, message["trees"])
         elif operation == "probe":
             sockets.send(conn, {"probes": isolation.probe(self.home)})
             return True
@@ -110,6 +113,19 @@ class Launcher(helper.Server):
         finally:
             os._exit(0)
 
+    def _remove(self, conn: socket.socket, graves: list[str]) -> None:
+        """Delete folders of ours whose content has other owners: only here, in the user's namespace, have we the right to."""
+        if os.fork():
+            return
+        kept = self._child(conn)
+        try:
+            rootless.remove(self.home, graves)
+            sockets.send(kept, {"removed": True})
+        except BaseException as error:
+            sockets.reply_error(kept, error)
+        finally:
+            os._exit(0)
+
     def _child(self, conn: socket.socket) -> socket.socket:
         """In a forked child: keep this one connection, close everything else of the launcher's."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -120,8 +136,8 @@ class Launcher(helper.Server):
 
     def _map(self, linux: dict[str, Any]) -> int | None:
         """A user namespace with the container's ID map, for ID-mapped mounts. Making one costs a millisecond: kept."""
-        if not linux.get("uidMappings"):
-            return None
+        if not linux.get("uidMappings") or linux["uidMappings"][0]["hostID"] == 0:
+            return None  # no map, or every id on itself (rootless): the mounts are right as they are
         key = json.dumps([linux["uidMappings"], linux["gidMappings"]])
         if key not in self._maps:
             uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
@@ -149,6 +165,7 @@ def main(home: str, run: str) -> None:
     helper.daemonize()
     try:
         listener = helper.inherited_listener()
+        rootless.keep_namespaces()
         for folder in ("stage", "containers"):
             os.makedirs(f"{run}/{folder}", mode=0o700, exist_ok=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel: nobody waits for supervisors

@@ -223,14 +223,21 @@ def _overlay_options(rootfs: dict[str, Any], index: int, folder: str, home: str,
         lower.append(f"b{index}")
     upper = f"s{rootfs['upper'].removeprefix(home)}/{index}"
     work = f"s{rootfs['work'].removeprefix(home)}/{index}"
-    # redirect_dir and metacopy would make the upper folder meaningless on its own: it becomes a layer.
-    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},redirect_dir=off,metacopy=off,index=off"
+    options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},{overlay_attributes()}"
     if len(options) > _OPTION_LIMIT:
         raise IsolationError(
             f"an image of {len(rootfs['layers'])} layers needs {len(options)} bytes of overlay options, the kernel takes {_OPTION_LIMIT}",
             "join steps of the Dockerfile (RUN a && b) so that it has fewer layers",
         )
     return options
+
+
+def overlay_attributes() -> str:
+    """redirect_dir and metacopy would make the upper folder meaningless on its own: it becomes a layer. In a user namespace
+    overlayfs keeps its marks in ``user.*`` (``trusted.*`` belongs to the first one; without it removing a lower folder is EIO) and
+    has neither, but for redirect_dir=off, which it takes for a wish to follow old ones and refuses.
+    """
+    return "redirect_dir=off,metacopy=off,index=off" if idmap.initial() else "index=off,userxattr"
 
 
 def _is_folder(path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..linux.idmap import onto_itself
 from ..linux.namespaces import KINDS
 from ..protocol import ContainerConfig
 from . import defaults
@@ -28,6 +29,9 @@ class Facts:
     time_namespace: bool = True
     cgroup_namespace: bool = True
     swap_accounting: bool = True
+    fresh_proc: bool = True  # a new proc and a new sysfs may be mounted
+    uids: tuple[int, ...] = ()  # pieces of an ordinary user's map, each id onto itself; (): root, whose containers get ids of nobody
+    gids: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
@@ -65,16 +69,19 @@ def oci_spec(
         linux["devices"] = [dict(device) for device in devices]
     if facts.user_namespace:
         # Of a joined user namespace too: it says how owners are mapped in the mounts.
-        mapping = [{"containerID": 0, "hostID": defaults.HOST_ID_BASE, "size": defaults.ID_COUNT}]
-        linux["uidMappings"] = linux["gidMappings"] = mapping
+        linux["uidMappings"], linux["gidMappings"] = _mapping(facts.uids), _mapping(facts.gids)
+    private_user = facts.user_namespace and not facts.uids  # whose mounts are ID-mapped
     own_network = "network" in kinds and "network" not in joins
     if own_network or config.sysctls:
-        linux["sysctl"] = (defaults.SYSCTLS if own_network else {}) | config.sysctls
+        ping = {"net.ipv4.ping_group_range": f"0 {(sum(facts.gids) or defaults.ID_COUNT) - 1}"}
+        linux["sysctl"] = (defaults.SYSCTLS | ping if own_network else {}) | config.sysctls
     spec = {
         "ociVersion": "1.2.0",
         "process": _process(config, image, privileges, container_id),
         "root": {"path": "rootfs", "readonly": config.read_only},
-        "mounts": mounts(config, files, privileges, private_user=facts.user_namespace, own_cgroups="cgroup" in kinds),
+        "mounts": mounts(
+            config, files, privileges, facts.gids, private_user=private_user, own_cgroups="cgroup" in kinds, fresh=facts.fresh_proc
+        ),
         "annotations": config.annotations | {"io.pycontainers.image": config.image},
         "linux": linux,
     }
@@ -99,6 +106,11 @@ def namespaces(config: ContainerConfig, facts: Facts) -> list[str]:
 
 def _namespace(kind: str, joined: bool) -> dict[str, str]:
     return {"type": kind, "path": f"/proc/0/ns/{KINDS[kind][1]}"} if joined else {"type": kind}
+
+
+def _mapping(pieces: Sequence[int]) -> list[dict[str, int]]:
+    maps = onto_itself(pieces) if pieces else [(0, defaults.HOST_ID_BASE, defaults.ID_COUNT)]
+    return [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in maps]
 
 
 def command_of(config: ContainerConfig, image: Mapping[str, Any]) -> list[str]:

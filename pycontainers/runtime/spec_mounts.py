@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..protocol import ContainerConfig, Mount
@@ -18,13 +18,28 @@ _TMPFS = {"noexec": "exec", "nosuid": "suid", "nodev": "dev"}
 
 
 def mounts(
-    config: ContainerConfig, files: Mapping[str, str], privileges: Privileges, *, private_user: bool, own_cgroups: bool
+    config: ContainerConfig,
+    files: Mapping[str, str],
+    privileges: Privileges,
+    groups: Sequence[int] = (),
+    *,
+    private_user: bool,
+    own_cgroups: bool,
+    fresh: bool = True,
 ) -> list[dict[str, Any]]:
     """In the order in which they are mounted.
 
     :param files: container path -> host path of the files that the runtime makes. ``own_cgroups``: it has a cgroup namespace.
+    :param groups: pieces of an ordinary user's map of groups. ``private_user``: what is bound is ID-mapped.
+    :param fresh: new instances of proc and sysfs may be mounted. Else the machine's are bound, with all that is mounted below, which in
+        a user namespace cannot be left out; all of /sys is read-only then (CVE-2023-25809: the cgroups in it).
     """
     found = {mount["destination"]: dict(mount) for mount in defaults.MOUNTS}
+    if not fresh:
+        for place, words in (("/proc", []), ("/sys", ["rro"])):
+            found[place].update(type="bind", source=place, options=["rbind", "rnosuid", "rnoexec", "rnodev", *words])
+    if 0 < sum(groups) <= 5:  # tty, whose the terminals are, does not exist
+        found["/dev/pts"]["options"] = [word for word in found["/dev/pts"]["options"] if not word.startswith("gid=")]
     _kernel(found, privileges, own_cgroups)
     _ipc(found, config)
     made = [bind(source, target, private_user) for target, source in files.items()]

@@ -239,6 +239,8 @@ def _check(linux: dict[str, Any]) -> None:
 def _cgroup_mounts(group: Any) -> list[tuple[str, str, str]]:
     """What a container sees under /sys/fs/cgroup: [(name, v1 controllers or "" for v2, its own folder)], as mounted here."""
     layout = cgroups.layout()
+    if not group.paths:
+        return []  # it has no group: what would show is the one that all of this user's processes are in
     if layout.version == "v2":
         return [("", "", "")]
     found: dict[str, list[str]] = {}

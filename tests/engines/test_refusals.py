@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,46 +16,6 @@ from pycontainers.paths import Paths
 from pycontainers.protocol import ContainerConfig
 
 pytestmark = pytest.mark.root
-
-
-def as_somebody(call: Any) -> Any:
-    """Run ``call`` in a child that has become an ordinary user."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            call()
-            answer: list[Any] = ["nothing", "", 0]
-        except errors.ContainersError as error:
-            answer = [error.message, error.hint, error.exit_code]
-        except BaseException as error:
-            answer = [repr(error), "", 0]
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        data = file.read()
-    os.waitpid(pid, 0)
-    return json.loads(data)
-
-
-def test_ordinary_user_is_told_in_one_line(engine: NativeEngine) -> None:
-    for call in (lambda: engine.run(ContainerConfig("host", ("true",))), lambda: engine.containers()):
-        message, hint, code = as_somebody(call)
-        assert "need root" in message and "uid 65534" in message
-        assert "rootless" in hint
-        assert code == 125
-
-
-def test_doctor_says_so_to_an_ordinary_user(engine: NativeEngine) -> None:
-    def call() -> None:
-        rows = {row.name: row for row in engine.doctor()}
-        raise errors.ContainersError(f"{rows['root'].state}: {rows['root'].why}", rows["root"].remedy)
-
-    assert as_somebody(call)[0] == "missing: this process is uid 65534"
 
 
 def program(state_folder: str, *words: str, drop: str) -> subprocess.CompletedProcess[str]:
