@@ -6,9 +6,11 @@ away one address, and no power cut leaves half a lease. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import NetworkError
@@ -20,6 +22,8 @@ class Leases:
     def __init__(self, folder: Path, subnet: ipaddress.IPv4Network) -> None:
         self.folder, self.subnet = folder, subnet
         self._last = 0
+        self._known: dict[ipaddress.IPv4Address, str] = {}
+        self._seen = 0  # the folder's mtime (ns) for which _known holds; 0 is never
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -46,9 +50,11 @@ class Leases:
             if address in taken:
                 continue
             try:
-                os.symlink(container, self.folder / str(address))
+                with self._changing():
+                    os.symlink(container, f"{self.folder}/{address}")
             except FileExistsError:
                 continue  # another helper was faster
+            self._known[address] = container
             self._last = offset
             return address
         raise NetworkError(
@@ -58,12 +64,36 @@ class Leases:
     def free(self, container: str) -> list[ipaddress.IPv4Address]:
         """Give back what ``container`` has."""
         mine = [address for address, owner in self.all().items() if owner == container]
+        mine = mine or [address for address, owner in self._read().items() if owner == container]
         for address in mine:
-            (self.folder / str(address)).unlink(missing_ok=True)
+            self._drop(address)
         return mine
 
     def all(self) -> dict[ipaddress.IPv4Address, str]:
-        """Address → id of its container. A file that is no lease is left alone."""
+        """Address → id of its container. A file that is no lease is left alone.
+
+        Kept as long as nobody but us has changed the folder: with hundreds of containers reading every link would be most of a start.
+        A change of another helper within the same tick of the clock as ours stays unseen: making a lease then fails with EEXIST, and
+        who finds none to free, or sweeps, reads the folder itself.
+        """
+        before = os.stat(self.folder).st_mtime_ns
+        if before != self._seen:
+            self._known, self._seen = self._read(), before
+        return dict(self._known)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change of ours: what is known stays valid when the folder was as we know it before."""
+        valid = os.stat(self.folder).st_mtime_ns == self._seen
+        yield
+        self._seen = os.stat(self.folder).st_mtime_ns if valid else 0
+
+    def _drop(self, address: ipaddress.IPv4Address) -> None:
+        with self._changing(), contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.folder}/{address}")
+        self._known.pop(address, None)
+
+    def _read(self) -> dict[ipaddress.IPv4Address, str]:
         found: dict[ipaddress.IPv4Address, str] = {}
         for name in os.listdir(self.folder):
             try:
@@ -78,14 +108,14 @@ class Leases:
         :param grace: seconds; a younger lease stays: its container may have started after ``alive`` was written down.
         """
         gone = []
-        for address, owner in self.all().items():
+        for address, owner in self._read().items():
             path = self.folder / str(address)
             try:
                 age = time.time() - path.lstat().st_mtime
             except FileNotFoundError:
                 continue
             if owner not in alive and age >= grace:
-                path.unlink(missing_ok=True)
+                self._drop(address)
                 gone.append(owner)
         return gone
 

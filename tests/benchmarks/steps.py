@@ -216,6 +216,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--network", default="none")
     parser.add_argument("--image", default="", help="default: the small root that the peers run too")
+    parser.add_argument("--beside", type=int, default=0, metavar="COUNT", help="so many containers run meanwhile")
     parser.add_argument("--exec", action="store_true", help="an exec in place of a start")
     options = parser.parse_args()
     with house.State() as state:
@@ -230,7 +231,7 @@ def main() -> None:
         ]
         watch = Watch(trace, CALLER)
         lacking = watch.install()
-        table.show(state, watch, options.runs, options.network, options.image or state.image, options.exec)
+        table.show(state, watch, options.runs, options.network, options.image or state.image, options.exec, options.beside)
         if lacking:
             print("\nnot there (any more):", ", ".join(lacking))
 

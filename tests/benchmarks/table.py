@@ -10,10 +10,13 @@ from typing import Any
 from .steps import ROLES
 
 
-def show(state: Any, watch: Any, runs: int, network: str, image: str, execs: bool) -> None:
+def show(state: Any, watch: Any, runs: int, network: str, image: str, execs: bool, beside: int) -> None:
     from pycontainers.protocol import ContainerConfig, ExecConfig
 
     engine, info = state.engine, None
+    for _ in range(beside):
+        engine.start(engine.create(ContainerConfig(image, ("sleep", "1000"), network=network)).id)
+    time.sleep(10 if beside else 0)  # they sample more rarely then
     if execs:
         info = engine.start(engine.create(ContainerConfig(image, ("sleep", "1000"), network=network)).id)
 
