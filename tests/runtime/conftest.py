@@ -61,7 +61,11 @@ def without(engine: NativeEngine, state: Paths, leave: Callable[[Paths], None], 
         return NativeEngine(where)
 
     monkeypatch.setattr(client, "launcher_argv", launcher_argv)
+    before = {info.id for info in engine.containers(all=True)}
     yield weaken
+    for info in engine.containers(all=True) if started else []:
+        if info.id not in before:
+            engine.remove(info.id, force=True)  # while its supervisor can still be asked
     for where in started:
         leave(where)
         shutil.rmtree(where.run, ignore_errors=True)

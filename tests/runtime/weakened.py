@@ -259,6 +259,34 @@ def masks() -> None:
     replace(inside, "freeze", lambda path: None)
 
 
+# -- copies
+
+
+def copies_inside() -> None:
+    """Files are copied from outside of the container, by paths that are looked at first, as Docker did (CVE-2018-15664)."""
+    import time
+
+    from pycontainers.images import unpack
+    from pycontainers.linux import mounts
+    from pycontainers.runtime import files, state
+
+    def enter(self: Any, export: bool) -> None:
+        self.root = os.open(f"/proc/{(state.read(self.folder, 'state.json') or {})['init']['pid']}/root", os.O_PATH | os.O_DIRECTORY)
+
+    def open_in_root(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
+        place = f"/proc/self/fd/{root}"
+        for part in path.strip("/").split("/"):
+            place += "/" + part
+            if os.path.islink(place):
+                raise OSError(40, "goes through a link")
+        time.sleep(0.001)
+        return os.open(place, flags, mode)
+
+    replace(files.Worker, "enter", enter)
+    replace(mounts, "open_in_root", open_in_root)
+    replace(unpack, "BENEATH", 0)
+
+
 # -- sockets
 
 
