@@ -49,12 +49,13 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
     nodes = devices.nodes(config)
     kept = keeping(config, image_config)
     container_id = secrets.token_hex(32)
+    config = dataclasses.replace(config, hostname=shared.hostname or config.hostname or container_id[:12])
     folder = f"{paths.containers}/{container_id}"
     building = f"{paths.containers}/{recover.new_folder_name(container_id)}"
     os.mkdir(building, 0o711)
     name, cidfile = "", ""
     try:
-        files, notes = _files(building, folder, shared, container_id, folders)
+        files, notes = _files(building, folder, config, shared.joins, folders)
         roots = _rootfs(building, folder, image.rootfs if image else rootfs)
         spec = oci_spec(
             config,
@@ -148,18 +149,16 @@ def _require(config: ContainerConfig, notes: list[str]) -> None:
 
 
 def _files(
-    building: str, folder: str, shared: sharing.Sharing, container_id: str, folders: Folders
+    building: str, folder: str, config: ContainerConfig, joins: dict[str, str], folders: Folders
 ) -> tuple[dict[str, str], list[str]]:
     """(container path -> host path of /etc/hosts, hostname and resolv.conf, notes). Who shares a network shares these files (Docker)."""
-    config = shared.config
     os.mkdir(f"{building}/etc", 0o711)
     names = ("hosts", "hostname", "resolv.conf")
-    if owner := shared.joins.get("network"):
+    if owner := joins.get("network"):
         return {f"/etc/{name}": f"{folders.path(owner)}/etc/{name}" for name in names}, []
-    hostname = os.uname().nodename if config.uts == "host" else config.hostname or container_id[:12]
     resolv, notes = network_names.resolv_conf(config.network, config.dns, config.dns_search, config.dns_options)
-    hosts = network_names.hosts(hostname, config.network, config.extra_hosts)
-    for name, text in zip(names, (hosts, hostname + "\n", resolv), strict=True):
+    hosts = network_names.hosts(config.hostname, config.network, config.extra_hosts)
+    for name, text in zip(names, (hosts, config.hostname + "\n", resolv), strict=True):
         with open(f"{building}/etc/{name}", "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(f"{building}/etc/{name}", 0o644)
@@ -233,7 +232,7 @@ def _record(
         "pid": config.pid,
         "ipc": config.ipc,
         "uts": config.uts,
-        "hostname": config.hostname or container_id[:12],
+        "hostname": config.hostname,
         "extra_hosts": list(config.extra_hosts),
         "labels": {**(image_config.get("Labels") or {}), **config.labels},
         "resources": dataclasses.asdict(config.resources),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +30,13 @@ class Sharing:
     :ivar config: with the ids of other containers in place of their names, and ``host`` where theirs is the host's.
     :ivar joins: OCI namespace type -> id of the container that owns it; ``user`` where that user namespace is joined with it.
     :ivar host_user: a container whose namespaces are joined has no user namespace, so this one has none either (its name, else "").
-    :ivar network_of: the record of the container whose network is shared, None where none is.
+    :ivar hostname: that of whoever it shares network or host name with, "" where it has its own.
     """
 
     config: ContainerConfig
     joins: dict[str, str]
     host_user: str = ""
-    network_of: dict[str, Any] | None = None
+    hostname: str = ""
 
 
 def resolve(config: ContainerConfig, containers: str, find: Callable[[str], str]) -> Sharing:
@@ -44,7 +45,7 @@ def resolve(config: ContainerConfig, containers: str, find: Callable[[str], str]
     changed: dict[str, Any] = {}
     joins: dict[str, str] = {}
     users: dict[str, str] = {}  # whose user namespace -> the option that brings it; "" is the host's
-    network_of, host_user = None, ""
+    hostname, host_user = os.uname().nodename if config.uts == "host" else "", ""
     for kind in _SHARED:
         mode = getattr(config, kind)
         if not mode.startswith(_OTHER):
@@ -53,8 +54,8 @@ def resolve(config: ContainerConfig, containers: str, find: Callable[[str], str]
         theirs = other.get(kind) or ""
         if kind == "ipc" and theirs in ("", "private", "none"):
             raise UsageError(f"--ipc {mode}: that container does not share its IPC", f"create {other['name']!r} with --ipc shareable")
-        if kind == "network":
-            network_of = other
+        if kind in ("network", "uts"):
+            hostname = hostname or other["hostname"]
         if theirs == "host":
             changed[kind] = "host"
         else:
@@ -69,7 +70,7 @@ def resolve(config: ContainerConfig, containers: str, find: Callable[[str], str]
         raise UsageError(message, "join one of them, or use --userns host")
     if config.userns != "host" and users and not host_user:
         joins["user"] = next(iter(users))
-    return Sharing(dataclasses.replace(config, **changed), joins, host_user, network_of)
+    return Sharing(dataclasses.replace(config, **changed), joins, host_user, hostname)
 
 
 def _check_modes(config: ContainerConfig) -> None:

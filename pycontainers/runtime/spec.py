@@ -49,7 +49,8 @@ def oci_spec(
 ) -> dict[str, Any]:
     """The runtime spec of a container.
 
-    :param config: checked, with ids for the names of other containers. ``image``: the ``config`` part of the OCI image config.
+    :param config: checked, with ids for the names of other containers and with its host name.
+    :param image: the ``config`` part of the OCI image config.
     :param resources: the OCI ``linux.resources`` object. ``devices``: OCI ``linux.devices``.
     :param files: container path -> host path of the files that the runtime makes (/etc/hosts, …), bound over the image's.
     :param joins: namespace type -> id of the container whose namespace is joined; the path is put in at each start (:mod:`.joining`).
@@ -77,7 +78,7 @@ def oci_spec(
         linux["sysctl"] = (defaults.SYSCTLS | ping if own_network else {}) | config.sysctls
     spec = {
         "ociVersion": "1.2.0",
-        "process": _process(config, image, privileges, container_id),
+        "process": _process(config, image, privileges),
         "root": {"path": "rootfs", "readonly": config.read_only},
         "mounts": mounts(
             config, files, privileges, facts.gids, private_user=private_user, own_cgroups="cgroup" in kinds, fresh=facts.fresh_proc
@@ -86,7 +87,7 @@ def oci_spec(
         "linux": linux,
     }
     if "uts" in kinds and "uts" not in joins:
-        spec["hostname"] = config.hostname or container_id[:12]
+        spec["hostname"] = config.hostname
         if config.domainname:
             spec["domainname"] = config.domainname
     return spec
@@ -121,10 +122,8 @@ def command_of(config: ContainerConfig, image: Mapping[str, Any]) -> list[str]:
     return [*entrypoint, *(config.command or image.get("Cmd") or ())]
 
 
-def _process(config: ContainerConfig, image: Mapping[str, Any], privileges: Privileges, container_id: str) -> dict[str, Any]:
-    environment = {"PATH": defaults.PATH}
-    if config.uts in ("", "private"):
-        environment["HOSTNAME"] = config.hostname or container_id[:12]
+def _process(config: ContainerConfig, image: Mapping[str, Any], privileges: Privileges) -> dict[str, Any]:
+    environment = {"PATH": defaults.PATH, "HOSTNAME": config.hostname}
     if config.tty:
         environment["TERM"] = "xterm"
     environment.update(item.partition("=")[::2] for item in image.get("Env") or ())
