@@ -186,7 +186,7 @@ def _check_bind(mount: Mount, config: ContainerConfig) -> None:
     if {"z", "Z"} & set(mount.options) and has_selinux():
         message = f"mount on {mount.target}: SELinux relabelling is not supported"
         raise UsageError(message, "label the source by chcon(1), and leave out z and Z")
-    if any(word in _PROPAGATING for word in mount.options):
-        # Mounts made in a user namespace never reach the one above (mount_namespaces(7)); the supervisor's own copy is a slave.
-        message = f"mount on {mount.target}: mounts made inside a container do not reach this machine"
-        raise UsageError(message, "rslave lets this machine's in")
+    if config.userns != "host" and any(word in _PROPAGATING for word in mount.options):
+        # Mounts made in a mount namespace of another user namespace never reach the one above (mount_namespaces(7)).
+        message = f"mount on {mount.target}: mounts made in a user namespace do not reach this machine"
+        raise UsageError(message, "rslave lets this machine's in; --userns host gives both ways")

@@ -138,26 +138,49 @@ def prepare(
                 made.binds[index] = _bind(mount, linux, userns, made.binds.get(index))
         if "cgroup" not in kinds:
             made.cgroups = {name: mounts.open_tree(folder) for name, folder in (cgroups or {}).items()}
-        made.devices = _devices(linux, "user" in kinds)
+        made.devices = _devices(linux, stage, "user" in kinds)
         return made
     except BaseException:
         made.close()
         raise
 
 
-def _devices(linux: dict[str, Any], mapped: bool) -> list[Device]:
-    """The nodes that every container has, and those of ``linux.devices``. In a user namespace, where mknod is refused, the host's own."""
+def _devices(linux: dict[str, Any], stage: str, mapped: bool) -> list[Device]:
+    """The nodes that every container has, and those of ``linux.devices``. In a user namespace, where mknod is refused, both are bound."""
     always = [{"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor} for name, (major, minor) in defaults.DEVICES.items()]
-    asked = {device.path: device for device in map(Device, always)}
-    asked |= {device.path: device for device in map(Device, linux.get("devices") or [])}
-    for device in asked.values():
-        if mapped:
+    asked = {device.path: device for device in map(Device, linux.get("devices") or [])}
+    nodes = {device.path: device for device in map(Device, always)} | asked
+    if mapped and asked:
+        _made_outside(list(asked.values()), linux, stage)
+    for device in nodes.values():
+        if mapped and device.fd < 0:
             try:
                 device.fd = mounts.open_tree(device.path)
             except OSError as error:
                 why = f"linux.devices: {device.path} of this machine cannot be bound: {error.strerror}"
                 raise IsolationError(why, "in a user namespace no node can be made") from None
-    return list(asked.values())
+    return list(nodes.values())
+
+
+def _made_outside(devices: list[Device], linux: dict[str, Any], stage: str) -> None:
+    """Nodes of our own, of the container's users: the host's would be nobody's inside. Left to the host's where we may not make any."""
+    users, groups = ([(m["containerID"], m["hostID"], m["size"]) for m in linux.get(kind) or []] for kind in ("uidMappings", "gidMappings"))
+    place = f"{stage}/d"
+    os.mkdir(place)
+    folder = mounts.new_mount("tmpfs", [("mode", "755"), ("size", "64k")], mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC)
+    mounts.move_mount(folder, place)
+    try:
+        for index, device in enumerate(devices):
+            owners = device.uid, device.gid
+            try:
+                device.uid, device.gid = idmap.outside(users, device.uid), idmap.outside(groups, device.gid)
+            except KeyError:
+                continue  # it belongs to nobody of the container
+            if device.make(folder, str(index)):
+                device.fd = mounts.open_tree(f"{place}/{index}")
+            device.uid, device.gid = owners
+    finally:
+        os.close(folder)
 
 
 def _folder(spec: dict[str, Any], path: str) -> int:
@@ -305,11 +328,30 @@ def _is_bind(mount: dict[str, Any]) -> bool:
 
 
 def _open_source(mount: dict[str, Any], options: Options) -> int:
+    parts = mount["source"].split("/")
     try:
+        if parts[:2] == ["", "proc"] and parts[3:4] == ["root"] and parts[2].isdigit():
+            return _open_elsewhere(parts[2], "/" + "/".join(parts[4:]), options.recursive)
         return mounts.open_tree(mount["source"], recursive=options.recursive)
     except OSError as error:
         why = f"cannot bind {mount['source']}: {error.strerror}"
         raise IsolationError(why, "the source of a bind must exist on this machine") from error
+
+
+def _open_elsewhere(pid: str, path: str, recursive: bool) -> int:
+    """A mount of another mount namespace: open_tree(2) copies those of the caller's own alone, so it is entered for that one call."""
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(theirs, namespaces.CLONE_NEWNS)
+        try:
+            return mounts.open_tree(path, recursive=recursive)
+        finally:
+            namespaces.setns(own, namespaces.CLONE_NEWNS)
+            os.chdir("/")
+    finally:
+        os.close(own)
+        os.close(theirs)
 
 
 def _bind(mount: dict[str, Any], linux: dict[str, Any], userns: int | None, tree: int | None) -> int:

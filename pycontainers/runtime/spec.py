@@ -34,6 +34,11 @@ class Facts:
     gids: tuple[int, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
+    @property
+    def idmapped(self) -> bool:
+        """Mounts show owners through the container's map. Not an ordinary user's: there each id is mapped onto itself."""
+        return self.user_namespace and not self.uids
+
 
 def oci_spec(
     config: ContainerConfig,
@@ -71,7 +76,6 @@ def oci_spec(
     if facts.user_namespace:
         # Of a joined user namespace too: it says how owners are mapped in the mounts.
         linux["uidMappings"], linux["gidMappings"] = _mapping(facts.uids), _mapping(facts.gids)
-    private_user = facts.user_namespace and not facts.uids  # whose mounts are ID-mapped
     own_network = "network" in kinds and "network" not in joins
     if own_network or config.sysctls:
         ping = {"net.ipv4.ping_group_range": f"0 {(sum(facts.gids) or defaults.ID_COUNT) - 1}"}
@@ -80,9 +84,7 @@ def oci_spec(
         "ociVersion": "1.2.0",
         "process": _process(config, image, privileges),
         "root": {"path": "rootfs", "readonly": config.read_only},
-        "mounts": mounts(
-            config, files, privileges, facts.gids, private_user=private_user, own_cgroups="cgroup" in kinds, fresh=facts.fresh_proc
-        ),
+        "mounts": mounts(config, files, privileges, facts.gids, private_user=facts.idmapped, fresh=facts.fresh_proc),
         "annotations": config.annotations | {"io.pycontainers.image": config.image},
         "linux": linux,
     }

@@ -24,12 +24,11 @@ def mounts(
     groups: Sequence[int] = (),
     *,
     private_user: bool,
-    own_cgroups: bool,
     fresh: bool = True,
 ) -> list[dict[str, Any]]:
     """In the order in which they are mounted.
 
-    :param files: container path -> host path of the files that the runtime makes. ``own_cgroups``: it has a cgroup namespace.
+    :param files: container path -> host path of the files that the runtime makes.
     :param groups: pieces of an ordinary user's map of groups. ``private_user``: what is bound is ID-mapped.
     :param fresh: new instances of proc and sysfs may be mounted. Else the machine's are bound, with all that is mounted below, which in
         a user namespace cannot be left out; all of /sys is read-only then (CVE-2023-25809: the cgroups in it).
@@ -40,21 +39,19 @@ def mounts(
             found[place].update(type="bind", source=place, options=["rbind", "rnosuid", "rnoexec", "rnodev", *words])
     if 0 < sum(groups) <= 5:  # tty, whose the terminals are, does not exist
         found["/dev/pts"]["options"] = [word for word in found["/dev/pts"]["options"] if not word.startswith("gid=")]
-    _kernel(found, privileges, own_cgroups)
+    _kernel(found, privileges)
     _ipc(found, config)
     made = [bind(source, target, private_user) for target, source in files.items()]
     asked = [_asked(mount, config.privileged, private_user) for mount in sorted(config.mounts, key=lambda mount: mount.target.count("/"))]
     return [*found.values(), *made, *asked]
 
 
-def _kernel(found: dict[str, dict[str, Any]], privileges: Privileges, own_cgroups: bool) -> None:
-    """/proc and /sys of namespaces that are not its own are the host's: :mod:`.rootfs` sees that and binds them."""
-    if not own_cgroups:
-        found["/sys/fs/cgroup"].update(type="bind", source="/sys/fs/cgroup", options=["rbind", *_BIND[1:], "ro", "rro"])
+def _kernel(found: dict[str, dict[str, Any]], privileges: Privileges) -> None:
+    """What shows namespaces that are not its own is bound: :mod:`.rootfs` sees that, and the specification needs not say it."""
     if privileges.writable_sys:
         found["/sys"]["options"] = [word for word in found["/sys"]["options"] if word != "ro"]
     if privileges.writable_cgroups:
-        found["/sys/fs/cgroup"]["options"] = [word for word in found["/sys/fs/cgroup"]["options"] if word not in ("ro", "rro")]
+        found["/sys/fs/cgroup"]["options"] = [word for word in found["/sys/fs/cgroup"]["options"] if word != "ro"]
 
 
 def _ipc(found: dict[str, dict[str, Any]], config: ContainerConfig) -> None:
