@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import UsageError
 from ..objects import Container, Output, RunResult
-from ..protocol import ContainerConfig, OnOutput
+from ..protocol import ContainerConfig, Drive, OnOutput, Session
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context, streams
@@ -31,7 +32,7 @@ PLURAL = {
     "ulimit": "ulimits",
 }
 #: options of the call, not of the container
-_OF_THE_CALL = ("help", "detach", "detach_keys", "attach", "image", "command")
+_OF_THE_CALL = ("help", "detach", "detach_keys", "sig_proxy", "attach", "image", "command")
 
 
 def config_of(args: SimpleNamespace, stdin_open: bool = False) -> ContainerConfig:
@@ -52,7 +53,11 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
         return Container.launch(context.engine, config)
     config = config_of(args, body is not None)
     output = Output(context.frontend.stream)
-    info, exit = context.engine.run(config, **streams(context, args, body, _wanted(output, args.attach)))
+    shown = _wanted(output, args.attach)
+    given = streams(context, args, body, shown)
+    if body is None and not args.sig_proxy:
+        given = {**given, "drive": _letting_go(given.get("drive"), shown)}
+    info, exit = context.engine.run(config, **given)
     failure = failed(info.name, exit, info.resources.memory or config.resources.memory)
     if failure is not None:
         raise failure
@@ -68,6 +73,20 @@ def _wanted(output: OnOutput, streams: list[str]) -> OnOutput:
     return (lambda stream, data: output(stream, data) if stream in wanted else None) if wanted else output
 
 
+def _letting_go(drive: Drive | None, output: OnOutput) -> Drive:
+    """``--sig-proxy=false``: an interrupt is not the container's, which runs on."""
+
+    def driving(session: Session) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            if drive is not None:
+                drive(session)
+                return
+            for stream, data in session.stream():
+                output(stream, data)
+
+    return driving
+
+
 def create(context: Context, args: SimpleNamespace, body: str | None) -> Container:
     return Container(context.engine, context.engine.create(config_of(args)))
 
@@ -80,6 +99,7 @@ declare(
         (
             Option(("--detach", "-d"), "leave it running in the background"),
             Option(("--attach", "-a"), "show only this stream: stdout or stderr", "STREAM", many=True, completes="stdin|stdout|stderr"),
+            Option(("--sig-proxy",), "an interrupt ends the container; --sig-proxy=false lets it run on", default=True),
             Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS"),
             *RUN_OPTIONS,
         ),

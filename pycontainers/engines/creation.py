@@ -233,7 +233,7 @@ def _record(
         "ipc": config.ipc,
         "uts": config.uts,
         "hostname": config.hostname,
-        "extra_hosts": list(config.extra_hosts),
+        "gateway_hosts": network_names.gateway_hosts(config.network, config.extra_hosts),
         "labels": {**(image_config.get("Labels") or {}), **config.labels},
         "resources": dataclasses.asdict(config.resources),
         "auto_remove": config.auto_remove,

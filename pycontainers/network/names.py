@@ -31,9 +31,9 @@ def hosts(hostname: str, network: str, extra: Sequence[str] = ()) -> str:
     return text
 
 
-def gateway_hosts(gateway: str, extra: Sequence[str]) -> str:
-    """The lines of /etc/hosts for ``NAME:host-gateway``, once the address of this machine on the bridge is known."""
-    return "".join(f"{gateway}\t{line.partition(':')[0]}\n" for line in extra if line.partition(":")[2] == HOST_GATEWAY)
+def gateway_hosts(network: str, extra: Sequence[str]) -> list[str]:
+    """The names in ``extra`` that stand for this machine, whose address on a bridge is known at the start only."""
+    return [line.partition(":")[0] for line in extra if network not in ("host", "none") and line.partition(":")[2] == HOST_GATEWAY]
 
 
 def resolv_conf(

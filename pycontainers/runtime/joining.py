@@ -24,10 +24,8 @@ def resolve(spec: dict[str, Any], joins: dict[str, str], containers: str) -> boo
         if namespace["type"] in pids:
             namespace["path"] = f"/proc/{pids[namespace['type']]}/ns/{namespace['path'].rpartition('/')[2]}"
     for mount in spec["mounts"]:
-        parts = mount.get("source", "").split("/")
-        if "ipc" in pids and parts[1:2] == ["proc"] and parts[3:4] == ["root"]:
-            parts[2] = str(pids["ipc"])
-            mount["source"] = "/".join(parts)
+        if "ipc" in pids and mount["destination"] == "/dev/shm" and mount["type"] == "bind":
+            mount["source"] = f"/proc/{pids['ipc']}/root/dev/shm"  # shared memory is not part of the IPC namespace (Docker)
     return True
 
 

@@ -10,8 +10,6 @@ from ..protocol import ContainerConfig, Mount
 from . import defaults
 from .privileges import Privileges
 
-#: A mount source below this is looked for in another container's own root (``--ipc container:NAME``); :mod:`.joining` puts its pid in.
-OTHER_ROOT = "/proc/0/root"
 _BIND = ["bind", "nosuid", "noexec", "nodev"]
 #: word of a tmpfs that is on unless its opposite is asked for (Docker)
 _TMPFS = {"noexec": "exec", "nosuid": "suid", "nodev": "dev"}
@@ -63,7 +61,7 @@ def _ipc(found: dict[str, dict[str, Any]], config: ContainerConfig) -> None:
         if not os.path.isdir("/dev/mqueue"):
             del found["/dev/mqueue"]
     elif config.ipc.startswith("container:"):
-        found["/dev/shm"].update(type="bind", source=f"{OTHER_ROOT}/dev/shm", options=list(_BIND))
+        found["/dev/shm"].update(type="bind", source="/proc/0/root/dev/shm", options=list(_BIND))  # :mod:`.joining` puts the pid in
     elif config.shm_size is not None:
         kept = [word for word in found["/dev/shm"]["options"] if not word.startswith("size=")]
         found["/dev/shm"]["options"] = [*kept, f"size={config.shm_size}"]

@@ -29,7 +29,7 @@ from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
 from ..protocol import Port
-from . import changes, journal, state
+from . import changes, joining, journal, state
 from .control import Connection, Control
 from .health import Health
 from .loop import Loop
@@ -163,6 +163,8 @@ class Supervisor:
         mark("supervisor", "ports")
         self._make_group()
         mark("supervisor", "cgroup")
+        if joining.resolve(self.spec, self.record.get("joins") or {}, f"{self.home}/containers"):
+            state.write(self.folder, "config.json", self.spec)
         if self._size and self.tty:
             self.spec["process"]["consoleSize"] = {"height": self._size[0], "width": self._size[1]}
         self._starting = starting = Starting(
@@ -224,13 +226,14 @@ class Supervisor:
         netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._networked = True
-            found = network.attach(self._paths(), self.id, netns, hostname=self.spec["hostname"], python=self.record["python"])
+            found = network.attach(self._paths(), self.id, netns, hostname=self.record["hostname"], python=self.record["python"])
         finally:
             os.close(netns)
         if self._address != found["address"]:
             self._address = found["address"]
             with open(f"{self.folder}/etc/hosts", "a", encoding="utf-8") as file:  # in place: it is bound into the container already
-                file.write(f"{self._address}\t{self.spec['hostname']}\n")
+                file.write(f"{self._address}\t{self.record['hostname']}\n")
+                file.writelines(f"{found['gateway']}\t{name}\n" for name in self.record.get("gateway_hosts") or [])
         self._note(found.get("notes") or [])
 
     def _paths(self) -> Paths:
