@@ -69,7 +69,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             devices=nodes,
         )
         if config.init:
-            spec["mounts"].append(bind(init_program.path(str(paths.home)), INIT, facts.user_namespace, "ro"))
+            spec["mounts"].append(bind(init_program.path(str(paths.home)), INIT, facts.idmapped, "ro"))
         if config.privileged:
             spec["mounts"] += device_binds([(node, node) for node in devices.of_the_machine()])
         if config.read_only:

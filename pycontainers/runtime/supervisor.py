@@ -22,14 +22,14 @@ from typing import Any, NoReturn
 
 from .. import errors
 from ..errors import ContainersError, StateError
-from ..linux import cgroups, process, signals, sockets, syscalls
+from ..linux import process, signals, sockets, syscalls
 from ..metrics import history
 from ..metrics.sample import Sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
 from ..protocol import Port
-from . import changes, joining, journal, state
+from . import changes, groups, joining, journal, state
 from .control import Connection, Control
 from .health import Health
 from .loop import Loop
@@ -194,10 +194,8 @@ class Supervisor:
 
     def _make_group(self) -> None:
         if self._group is None:
-            linux = self.spec["linux"]
-            self._group = cgroups.create(linux["cgroupsPath"], linux.get("resources") or {})
-            lacking = {name: why for name, why in self._group.missing.items() if name not in self._group.paths}
-            self._note([f"{name} is not limited and not measured: {why}" for name, why in lacking.items()])
+            self._group = groups.make(self.spec)
+            self._note(self._group.notes)
 
     def _stdio(self) -> tuple[int, int, int]:
         """stdin, stdout, stderr for the container; with a terminal init makes its own, and these lead nowhere."""
