@@ -74,10 +74,8 @@ class _Comparison:
         yield from deeper
 
     def _names_below(self, inside: str) -> list[str]:
-        try:
-            return self._below.listdir(inside)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        node = self._below.lookup(inside)  # never followed: a link that has become a folder had nothing in it
+        return self._below.listdir(inside) if node is not None and stat.S_ISDIR(node.stat.st_mode) else []
 
 
 def _untouched(path: str, found: os.stat_result) -> bool:

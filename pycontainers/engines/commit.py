@@ -87,9 +87,10 @@ def _settings(image: dict[str, Any], record: dict[str, Any], spec: dict[str, Any
             entrypoint = []
         found["Cmd"] = words[len(entrypoint) :]
     process, known = spec["process"], image.get("Env") or []
-    ours = [f"PATH={defaults.PATH}"]
+    ours = [f"PATH={defaults.PATH}", f"HOSTNAME={spec.get('hostname')}", *["TERM=xterm"] * bool(process.get("terminal"))]
     found["Env"] = [item for item in process["env"] if item in known or item not in ours]
-    if user := process["user"].get("username"):
+    user = process["user"].get("username") or "0"
+    if user != "0" or image.get("User"):
         found["User"] = user
     if process["cwd"] != "/" or image.get("WorkingDir"):
         found["WorkingDir"] = process["cwd"]

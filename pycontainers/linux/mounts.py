@@ -24,6 +24,7 @@ RESOLVE_NO_XDEV, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH, RE
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_F_EMPTY, _MOVE_T_EMPTY = 4, 0x40
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_TRIES = 100  # of a look-up that others disturb
 
 
 class _MountAttr(ctypes.Structure):
@@ -130,6 +131,11 @@ def _log(context: int) -> str:
 def openat2(at: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
     """openat2(2) (Linux 5.6); always close-on-exec."""
     how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    for _ in range(_TRIES):
+        try:
+            return syscall("openat2", at, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), detail=path)
+        except BlockingIOError:
+            pass  # EAGAIN: somebody on this machine renamed something while a ".." was resolved; openat2(2) asks to try again
     return syscall("openat2", at, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how), detail=path)
 
 

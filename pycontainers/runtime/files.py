@@ -213,7 +213,7 @@ class Worker:
         return _sent(packer, packer.item(folder, ".", message["name"]) if message["name"] else packer.content(folder), fd)
 
     def _unpack(self, message: dict[str, Any], fd: int) -> dict[str, Any]:
-        folder = mounts.open_in_root(self.root, message["path"], os.O_RDONLY | os.O_DIRECTORY)
+        folder = self._folder(message["path"], os.O_RDONLY)
         self._refuse_kernel(folder, message["path"])
         if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
             what = "container rootfs" if file_system(folder) == _OVERLAY else "mounted volume"
@@ -232,8 +232,8 @@ class Worker:
         for _ in range(_LINKS):
             folder, _, name = path.rstrip("/").rpartition("/")
             if name in ("", ".", "..") or path.endswith("/"):  # a slash at the end asks for a folder, and follows (path_resolution(7))
-                return mounts.open_in_root(self.root, path, os.O_PATH | os.O_DIRECTORY), ".", path
-            parent = mounts.open_in_root(self.root, folder, os.O_PATH | os.O_DIRECTORY)
+                return self._folder(path), ".", path
+            parent = self._folder(folder)
             if not follow:
                 return parent, name, path
             try:
@@ -246,6 +246,10 @@ class Worker:
             os.close(parent)
             path = target if target.startswith("/") else f"{folder}/{target}"
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+    def _folder(self, path: str, flags: int = os.O_PATH) -> int:
+        """The root is ours, so links stay inside. (RESOLVE_IN_ROOT gives up on a ``..`` while anybody renames: a way to keep us out.)"""
+        return mounts.openat2(self.root, path.lstrip("/") or ".", flags | os.O_DIRECTORY, unpack.IN_ROOT)
 
     def _is_kernel(self, folder: int) -> bool:
         return file_system(folder) in _KERNEL or os.fstat(folder).st_dev == self.dev

@@ -67,9 +67,8 @@ def status(request: Any) -> str:
 
 
 @pytest.fixture
-def make(engine: NativeEngine, small: str) -> Iterator[Callable[..., ContainerInfo]]:
+def make(engine: NativeEngine, small: str) -> Callable[..., ContainerInfo]:
     """A container of the small image, brought to a status."""
-    frozen: list[Any] = []
 
     def container(status: str = "running", command: tuple[str, ...] = ("sleep", "1000"), **more: Any) -> ContainerInfo:
         info = engine.create(ContainerConfig(small, command, network="none", **more))
@@ -77,20 +76,9 @@ def make(engine: NativeEngine, small: str) -> Iterator[Callable[..., ContainerIn
             info = engine.start(info.id)
         if status == "stopped":
             info = engine.stop(info.id, 0)
-        if status == "paused":
-            frozen.append(group_of(engine, info.id))
-            frozen[-1].freeze()
-        return info
+        return engine.pause(info.id) if status == "paused" else info
 
-    yield container
-    for group in frozen:
-        group.thaw()
-
-
-def group_of(engine: NativeEngine, container: str) -> Any:
-    from pycontainers.linux import cgroups
-
-    return cgroups.open(engine.oci(container)["linux"]["cgroupsPath"])
+    return container
 
 
 class Copier:
