@@ -114,7 +114,7 @@ def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
     """A picture of everything that a container could leave on this machine: compare before and after."""
 
     def look() -> dict[str, list[str]]:
-        cgroups = sorted(str(p) for p in Path("/sys/fs/cgroup").glob("**/pycontainers/*") if p.is_dir() and len(p.name) == 64)
+        cgroups = sorted(_groups())
         home = str(state.home)
         found: dict[str, list[str]] = {
             "cgroups": _left(cgroups, home),
@@ -127,6 +127,13 @@ def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
         return found
 
     return look
+
+
+def _groups() -> Iterator[str]:
+    """Every container's cgroups. os.walk passes over what goes away while it looks; others' containers may be ending."""
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        if os.path.basename(folder) == "pycontainers":
+            yield from (f"{folder}/{name}" for name in names if len(name) == 64)
 
 
 def _left(cgroups: list[str], home: str) -> list[str]:

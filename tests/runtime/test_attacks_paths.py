@@ -14,10 +14,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
-from pycontainers.linux import mounts
-from pycontainers.linux.mount_options import Options
 from pycontainers.protocol import ContainerConfig, Mount
-from pycontainers.runtime import rootfs
 
 pytestmark = pytest.mark.root
 
@@ -227,29 +224,3 @@ def test_etc_that_is_a_link_to_the_hosts(engine: Any, image_with: Any, tmp_path:
     with pytest.raises(errors.IsolationError, match="link to nothing"):
         output(engine, "true", image=image_with(lambda tree: (tree / "etc").symlink_to(victim)))
     assert list(victim.iterdir()) == []
-
-
-class TestSharedMemoryOfAnother:
-    """``--ipc container:A``: A's process 1 has chrooted (it may) to a tree whose dev/shm is a link to /, which would be bound into B."""
-
-    @pytest.fixture
-    def chrooted(self, tmp_path: Path) -> Iterator[str]:
-        (tmp_path / "dev").mkdir()
-        (tmp_path / "dev/shm").symlink_to("/")
-        script = f"import os\nos.chroot({str(tmp_path)!r})\nprint('chrooted', flush=True)\nos.read(0, 1)"
-        process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"chrooted\n"
-        yield f"/proc/{process.pid}/root/dev/shm"
-        process.communicate(b"x")
-
-    def test_succeeds_by_its_path(self, chrooted: str) -> None:
-        tree = mounts.open_tree(chrooted)
-        assert os.fstat(tree).st_ino == os.stat("/").st_ino
-        os.close(tree)
-
-    def test_fails_here(self, chrooted: str) -> None:
-        """The link leads to the root of A's own tree."""
-        tree = rootfs._open_source({"source": chrooted}, Options(["bind"]))
-        assert os.listdir(f"/proc/self/fd/{tree}") == ["dev"]
-        os.close(tree)
