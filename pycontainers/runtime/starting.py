@@ -106,9 +106,9 @@ class Starting:
     def release(self) -> None:
         """Synchronisation point 1: ID maps, limits and what else takes rights out here are written, the child goes on to its mounts."""
         linux, process = self.spec["linux"], self.spec["process"]
-        _raise_limits(self.pid, process)
+        raise_limits(self.pid, process)
         if process.get("oomScoreAdj") is not None:
-            _adjust_oom_score(self.pid, process["oomScoreAdj"])
+            adjust_oom_score(self.pid, process["oomScoreAdj"])
         if any(n["type"] == "user" and not n.get("path") for n in linux["namespaces"]):
             uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
             write_maps(self.pid, uids, gids)
@@ -195,7 +195,7 @@ def _open_namespace(namespace: dict[str, Any]) -> int:
     return fd
 
 
-def _raise_limits(pid: int, process: dict[str, Any]) -> None:
+def raise_limits(pid: int, process: dict[str, Any]) -> None:
     """Hard limits above ours: raised from out here, inside a user namespace nobody can. The child sets them exactly, last of all."""
     for number, _, hard in rlimits(process):
         now_soft, now_hard = resource.prlimit(pid, number)
@@ -206,7 +206,7 @@ def _raise_limits(pid: int, process: dict[str, Any]) -> None:
                 pass  # the child says it, by name and value
 
 
-def _adjust_oom_score(pid: int, score: int) -> None:
+def adjust_oom_score(pid: int, score: int) -> None:
     """Lowering takes CAP_SYS_RESOURCE in the first user namespace (proc_pid_oom_score_adj(5))."""
     try:
         with open(f"/proc/{pid}/oom_score_adj", "r+b", buffering=0) as file:

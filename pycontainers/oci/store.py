@@ -1,0 +1,184 @@
+"""The state of containers: a folder each under ``--root``, with the spec as it was at create, and who its first process is.
+
+``config.json``, ``state.json``, ``start.sock`` (there until it is started), ``lock`` (held by whoever changes it), ``stage`` (empty).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ..errors import NotFound, StateError, UsageError
+from ..linux import cgroups, mounts, process
+
+CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
+_ID = re.compile(r"[A-Za-z0-9_+.\-]{1,1024}")
+
+
+def default_root() -> str:
+    if os.geteuid() == 0:
+        return "/run/pycontainers-oci"
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pycontainers-oci-{os.geteuid()}", "pycontainers-oci")
+
+
+class Store:
+    """``root``: an absolute folder, made with mode 0700 when it is needed."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.abspath(root)
+
+    def folder(self, name: str) -> str:
+        if not _ID.fullmatch(name) or name in (".", ".."):
+            raise UsageError(f"invalid container id {name!r}", "letters, digits and _ + - .")
+        return f"{self.root}/{name}"
+
+    def make(self, name: str) -> Container:
+        """A new one, locked. :raises StateError: the id is taken."""
+        os.makedirs(self.root, 0o711, exist_ok=True)
+        folder = self.folder(name)
+        try:
+            os.mkdir(folder, 0o711)
+        except FileExistsError:
+            raise StateError(f"container with id {name} already exists", "delete it first, or choose another id") from None
+        os.mkdir(f"{folder}/stage", 0o700)
+        return Container(name, folder, {})
+
+    def open(self, name: str) -> Container:
+        """:raises NotFound: there is none."""
+        folder = self.folder(name)
+        state = _read(f"{folder}/state.json")
+        if state is None:
+            raise NotFound(f"container does not exist: {name}", f"its state would be in {folder}")
+        return Container(name, folder, state)
+
+    def all(self) -> list[Container]:
+        try:
+            names = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return []
+        found = []
+        for name in names:
+            with contextlib.suppress(NotFound, UsageError):
+                found.append(self.open(name))
+        return found
+
+    def matching(self, pattern: str) -> list[Container]:
+        expression = re.compile(pattern)
+        return [container for container in self.all() if expression.search(container.id)]
+
+
+class Container:
+    """``state``: what state.json says: bundle, rootfs, created, owner, cgroup, annotations, ociVersion, init (who it is)."""
+
+    def __init__(self, name: str, folder: str, state: dict[str, Any]) -> None:
+        self.id, self.folder, self.state = name, folder, state
+
+    @property
+    def socket(self) -> str:
+        return f"{self.folder}/start.sock"
+
+    @property
+    def pid(self) -> int:
+        """The first process, 0 when it has ended."""
+        init = self.state.get("init")
+        return init["pid"] if init and process.alive(init) else 0
+
+    @property
+    def group(self) -> cgroups.Group:
+        if not self.state.get("cgroup"):
+            return cgroups.Group("/", cgroups.Layout("none", []))
+        return cgroups.open(self.state["cgroup"])
+
+    def status(self) -> str:
+        if not self.state.get("init"):
+            return CREATING
+        if not self.pid:
+            return STOPPED
+        if os.path.exists(self.socket):
+            return CREATED if self.state.get("ready") else CREATING
+        return PAUSED if self._is_frozen() else RUNNING
+
+    def _is_frozen(self) -> bool:
+        try:
+            return self.group.is_frozen()
+        except (OSError, KeyError):
+            return False
+
+    def spec(self) -> dict[str, Any]:
+        return _read(f"{self.folder}/config.json") or {}
+
+    def write(self) -> None:
+        _write(f"{self.folder}/state.json", self.state)
+
+    def write_spec(self, spec: dict[str, Any]) -> None:
+        _write(f"{self.folder}/config.json", spec)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One change at a time: start, kill and delete by two callers at once."""
+        try:
+            fd = os.open(f"{self.folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise NotFound(f"container does not exist: {self.id}", "it has just been deleted") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """state.json first: from then on it does not exist."""
+        for name in ("state.json", "start.sock", "config.json", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.folder}/{name}")
+        with contextlib.suppress(OSError):
+            mounts.umount(f"{self.folder}/stage")  # ours, when it was this very process that built on it
+        for folder in (f"{self.folder}/stage", self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(folder)
+
+    def oci_state(self) -> dict[str, Any]:
+        """The state of runtime.md, with what runc adds."""
+        status = self.status()
+        found = {
+            "ociVersion": self.state.get("ociVersion") or "1.2.0",
+            "id": self.id,
+            "pid": self.pid,
+            "status": status,
+            "bundle": self.state["bundle"],
+            "rootfs": self.state["rootfs"],
+            "created": self.state["created"],
+            "annotations": self.state.get("annotations") or {},
+            "owner": self.state.get("owner") or "",
+        }
+        if not found["annotations"]:
+            del found["annotations"]
+        return found
+
+
+def now() -> str:
+    seconds = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1e9):09d}Z"
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+            return found
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: str, what: dict[str, Any]) -> None:
+    """Whole or not at all: a reader meets the old or the new one."""
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(what, file, separators=(",", ":"))
+    os.rename(temporary, path)
