@@ -1,1 +1,1 @@
-"""Bridges, addresses, links and ports, through pyroute2 in a helper process of its own."""
+"""Bridges, addresses, links and ports; links and rules through a helper process of its own."""

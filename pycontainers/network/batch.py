@@ -1,8 +1,7 @@
 """Netlink in batches: many messages in one send, their acknowledgements read back in order.
 
-pyroute2 knows the messages (its classes encode and decode them); its sockets cost 1 to 2 ms a call, because each call waits for
-its own answer inside an event loop. A plain netlink(7) socket does a whole interface in one round trip, and it can be opened
-inside another network namespace: a socket belongs to the namespace in which it was made.
+A plain netlink(7) socket does a whole interface in one round trip, and it can be opened inside another network namespace: a socket
+belongs to the namespace in which it was made. What is in the messages: :mod:`.messages`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from ..errors import NetworkError
 from ..linux import namespaces
+from . import messages
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x1, 0x4, 0x300, 0x200, 0x400, 0x800
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -54,13 +53,10 @@ class Netlink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def encode(self, message: Any, kind: int, flags: int) -> bytes:
-        """The bytes of a pyroute2 message with the next sequence number."""
+    def encode(self, body: bytes, kind: int, flags: int) -> bytes:
+        """A whole message with the next sequence number."""
         self._sequence += 1
-        header = message["header"]
-        header["type"], header["flags"], header["sequence_number"] = kind, flags | NLM_F_REQUEST, self._sequence
-        message.encode()
-        return bytes(message.data)
+        return messages.message(kind, flags | NLM_F_REQUEST, self._sequence, body)
 
     def send(self, parts: Sequence[tuple[str, bytes, bool]]) -> list[NetlinkError | None]:
         """Send ``(what it does, encoded message, whether it asks for an ACK)`` at once; one result for each part.
@@ -70,7 +66,7 @@ class Netlink:
         index = {_HEADER.unpack_from(data)[3]: number for number, (_, data, _) in enumerate(parts)}
         waiting = {_HEADER.unpack_from(data)[3] for _, data, wants in parts if wants}
         results: list[NetlinkError | None] = [None] * len(parts)
-        self.sock.sendto(b"".join(data + b"\0" * (-len(data) % 4) for _, data, _ in parts), (0, 0))
+        self.sock.sendto(b"".join(data for _, data, _ in parts), (0, 0))
         while waiting:
             for kind, flags, sequence, payload in self._read():
                 if kind == NLMSG_ERROR and sequence in index:
@@ -89,9 +85,9 @@ class Netlink:
             if error is not None:
                 raise error
 
-    def ask(self, what: str, message: Any, kind: int) -> bytes:
-        """One request with one answer; the answer as it came (header and payload)."""
-        self.sock.sendto(self.encode(message, kind, 0), (0, 0))
+    def ask(self, what: str, body: bytes, kind: int) -> bytes:
+        """One request with one answer, without its header."""
+        self.sock.sendto(self.encode(body, kind, 0), (0, 0))
         while True:
             for reply_kind, flags, sequence, payload in self._read():
                 if sequence != self._sequence:
@@ -100,10 +96,10 @@ class Netlink:
                     raise _error(payload, flags, what, 0) or OSError(errno.EPROTO, what)
                 return payload
 
-    def dump(self, what: str, message: Any, kind: int) -> list[Any]:
-        """All objects of a kind, decoded by the class of ``message``."""
-        self.sock.sendto(self.encode(message, kind, NLM_F_DUMP), (0, 0))
-        found: list[Any] = []
+    def dump(self, what: str, body: bytes, kind: int) -> list[bytes]:
+        """All objects of a kind, each without its header."""
+        self.sock.sendto(self.encode(body, kind, NLM_F_DUMP), (0, 0))
+        found: list[bytes] = []
         while True:
             for reply_kind, flags, sequence, payload in self._read():
                 if sequence != self._sequence:
@@ -112,21 +108,19 @@ class Netlink:
                     raise _error(payload, flags, what, 0) or OSError(errno.EPROTO, what)
                 if reply_kind == NLMSG_DONE:
                     return found
-                decoded = type(message)(_HEADER.pack(len(payload) + 16, reply_kind, flags, sequence, 0) + payload)
-                decoded.decode()
-                found.append(decoded)
+                found.append(payload)
 
     def _read(self) -> list[tuple[int, int, int, bytes]]:
         """The messages of one datagram: ``(type, flags, sequence, payload)``."""
         data, sender = self.sock.recvfrom(1 << 18)
         if sender[0] != 0:
             return []  # any process may send to our port id; only the kernel's is 0 (netlink(7))
-        messages, offset = [], 0
+        parts, offset = [], 0
         while offset + 16 <= len(data):
             length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-            messages.append((kind, flags, sequence, data[offset + 16 : offset + length]))
+            parts.append((kind, flags, sequence, data[offset + 16 : offset + length]))
             offset += (max(length, 16) + 3) & ~3
-        return messages
+        return parts
 
 
 def _error(payload: bytes, flags: int, what: str, position: int) -> NetlinkError | None:

@@ -9,17 +9,14 @@ import hashlib
 import ipaddress
 import json
 import os
-import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from ..errors import NetworkError, NotFound
-from . import links
+from . import links, messages
 from .addresses import Leases, mac
 from .batch import NLM_F_ACK, Netlink, NetlinkError
 
@@ -132,14 +129,14 @@ class Network:
     def _create(self) -> int:
         # A bridge without a fixed address takes the lowest of its ports' and changes it when they come and go.
         subnet = self.leases.subnet
-        message = links.link(
-            self.bridge,
-            up=True,
-            address=mac(subnet.network_address + 1),
-            linkinfo={"attrs": [("IFLA_INFO_KIND", "bridge")]},
+        message = messages.link(
+            messages.attribute(messages.IFLA_IFNAME, self.bridge),
+            messages.hardware(mac(subnet.network_address + 1)),
+            messages.link_info("bridge"),
+            flags=links.IFF_UP,
         )
         try:
-            self.netlink.run([("making it", self.netlink.encode(message, links.RTM_NEWLINK, links.CREATE))])
+            self.netlink.run([("making it", self.netlink.encode(message, messages.RTM_NEWLINK, links.CREATE))])
         except NetlinkError as error:
             if error.errno != errno.EEXIST:
                 raise
@@ -151,9 +148,10 @@ class Network:
     def _address(self, subnet: ipaddress.IPv4Network) -> None:
         message = links.address_message(self.index, subnet.network_address + 1, subnet)
         # The alias says whose it is, see orphans(); the kernel takes it for a link that is there, not while it is made.
-        up = links.link(index=self.index, up=True, ifalias=str(self.folder.parent.parent))
-        parts = [(f"address {subnet.network_address + 1}", self.netlink.encode(message, links.RTM_NEWADDR, links.CREATE), True),
-                 ("up", self.netlink.encode(up, links.RTM_NEWLINK, NLM_F_ACK), True)]
+        alias = messages.attribute(messages.IFLA_IFALIAS, os.fsencode(self.folder.parent.parent))
+        up = messages.link(alias, index=self.index, flags=links.IFF_UP)
+        parts = [(f"address {subnet.network_address + 1}", self.netlink.encode(message, messages.RTM_NEWADDR, links.CREATE), True),
+                 ("up", self.netlink.encode(up, messages.RTM_NEWLINK, NLM_F_ACK), True)]
         for error in self.netlink.send(parts):
             if error is not None and error.errno != errno.EEXIST:
                 raise error
@@ -174,18 +172,17 @@ class Network:
     def _used(self) -> list[ipaddress.IPv4Network]:
         """Subnets of all routes (the default one aside) and addresses of this machine, but for those of our own bridge."""
         own = links.index_of(self.netlink, self.bridge)
-        message = rtmsg()
-        message["family"] = socket.AF_INET
         used = []
-        for route in self.netlink.dump("listing routes", message, links.RTM_GETROUTE):
-            target, kind = route.get_attr("RTA_DST"), route["type"]
-            if target and route["dst_len"] and kind not in (_RTN_BROADCAST, _RTN_MULTICAST) and route.get_attr("RTA_OIF") != own:
-                used.append(ipaddress.IPv4Network((target, route["dst_len"]), strict=False))
-        message = ifaddrmsg()
-        message["family"] = socket.AF_INET
-        for item in self.netlink.dump("listing addresses", message, links.RTM_GETADDR):
-            if item["index"] != own:
-                used.append(ipaddress.IPv4Network((item.get_attr("IFA_ADDRESS"), item["prefixlen"]), strict=False))
+        for body in self.netlink.dump("listing routes", messages.any_route(), messages.RTM_GETROUTE):
+            prefix, kind, found = messages.parsed_route(body)
+            through = int.from_bytes(found.get(messages.RTA_OIF, b""), sys.byteorder)
+            target = found.get(messages.RTA_DST)
+            if target and prefix and kind not in (_RTN_BROADCAST, _RTN_MULTICAST) and through != own:
+                used.append(ipaddress.IPv4Network((target, prefix), strict=False))
+        for body in self.netlink.dump("listing addresses", messages.any_address(), messages.RTM_GETADDR):
+            index, prefix, found = messages.parsed_address(body)
+            if index != own:
+                used.append(ipaddress.IPv4Network((found[messages.IFA_ADDRESS], prefix), strict=False))
         return used
 
     def _save(self, subnet: ipaddress.IPv4Network) -> None:

@@ -1,7 +1,7 @@
 """The network helper: a small resident process that makes links. ``python -m pycontainers.network.helper --help``.
 
-pyroute2 takes 0.2 to 0.3 s to import, so it lives here and nowhere else. Single-threaded, one request at a time; the files under
-``home/networks`` and the kernel are its only memory, so it may be killed at any moment.
+Single-threaded, one request at a time; the files under ``home/networks`` and the kernel are its only memory, so it may be killed at any
+moment.
 """
 
 from __future__ import annotations

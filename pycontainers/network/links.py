@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import socket
 import struct
-from typing import Any
-
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from ..errors import NetworkError
-from . import batch
+from . import batch, messages
 from .addresses import mac
 from .batch import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Netlink
+from .messages import RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
 
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 26
 IFF_UP = 1
 CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 INTERFACE = "eth0"
 _LOOPBACK = 1  # index of lo in every network namespace (the kernel's LOOPBACK_IFINDEX)
-_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 
 
 def host_name(container: str) -> str:
@@ -30,44 +23,28 @@ def host_name(container: str) -> str:
     return f"pyct{container[:8]}"
 
 
-def link(name: str = "", index: int = 0, up: bool = False, **attributes: Any) -> Any:
-    """An interface message. ``attributes`` are those of ``ifinfmsg`` without ``IFLA_``."""
-    message = ifinfmsg()
-    message["family"], message["index"] = socket.AF_UNSPEC, index
-    if up:
-        message["flags"] = message["change"] = IFF_UP
-    attrs: list[tuple[str, Any]] = [("IFLA_IFNAME", name)] if name else []
-    message["attrs"] = attrs + [(f"IFLA_{key.upper()}", value) for key, value in attributes.items()]
-    return message
+def named(name: str) -> bytes:
+    """An interface by its name."""
+    return messages.link(messages.attribute(messages.IFLA_IFNAME, name))
 
 
-def address_message(index: int, address: ipaddress.IPv4Address, subnet: ipaddress.IPv4Network) -> Any:
-    message = ifaddrmsg()
-    message["family"], message["prefixlen"], message["index"] = socket.AF_INET, subnet.prefixlen, index
-    message["attrs"] = [
-        ("IFA_LOCAL", str(address)), ("IFA_ADDRESS", str(address)), ("IFA_BROADCAST", str(subnet.broadcast_address)),
-    ]
-    return message
+def up(index: int) -> bytes:
+    return messages.link(index=index, flags=IFF_UP)
 
 
-def _default_route(index: int, gateway: ipaddress.IPv4Address) -> Any:
-    message = rtmsg()
-    message["family"], message["table"], message["proto"] = socket.AF_INET, _RT_TABLE_MAIN, _RTPROT_STATIC
-    message["type"] = _RTN_UNICAST
-    message["attrs"] = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", index)]
-    return message
+def address_message(index: int, address: ipaddress.IPv4Address, subnet: ipaddress.IPv4Network) -> bytes:
+    return messages.address(index, address.packed, subnet.broadcast_address.packed, subnet.prefixlen)
 
 
 def index_of(netlink: Netlink, name: str) -> int | None:
     """The index of an interface, None when there is none of that name."""
     try:
-        payload = netlink.ask(f"looking up {name}", link(name), RTM_GETLINK)
+        payload = netlink.ask(f"looking up {name}", named(name), RTM_GETLINK)
     except batch.NetlinkError as error:
         if error.errno == errno.ENODEV:
             return None
         raise
-    (index,) = struct.unpack_from("=i", payload, 4)  # struct ifinfomsg: family, pad, type, index
-    return int(index)
+    return messages.index_of_link(payload)
 
 
 def create(netlink: Netlink, container: str, bridge: int, namespace: int, address: ipaddress.IPv4Address) -> None:
@@ -75,10 +52,15 @@ def create(netlink: Netlink, container: str, bridge: int, namespace: int, addres
 
     :raises batch.NetlinkError: EEXIST when an old link of this container is left; ENODEV, EINVAL when the bridge is gone.
     """
-    peer = {"attrs": [("IFLA_IFNAME", INTERFACE), ("IFLA_ADDRESS", mac(address)), ("IFLA_NET_NS_FD", namespace)]}
-    kind = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
-    message = link(host_name(container), up=True, master=bridge, linkinfo=kind)
-    netlink.run([("making the veth pair", netlink.encode(message, RTM_NEWLINK, CREATE))])
+    name = messages.attribute(messages.IFLA_IFNAME, INTERFACE)
+    peer = messages.link(name, messages.hardware(mac(address)), messages.number(messages.IFLA_NET_NS_FD, namespace))
+    pair = messages.link(
+        messages.attribute(messages.IFLA_IFNAME, host_name(container)),
+        messages.number(messages.IFLA_MASTER, bridge),
+        messages.link_info("veth", messages.attribute(messages.VETH_INFO_PEER, peer)),
+        flags=IFF_UP,
+    )
+    netlink.run([("making the veth pair", netlink.encode(pair, RTM_NEWLINK, CREATE))])
 
 
 def configure(
@@ -93,17 +75,17 @@ def configure(
             raise NetworkError(f"{INTERFACE} is not in the container's network namespace")
         encode = netlink.encode
         netlink.run([
-            ("lo up", encode(link(index=_LOOPBACK, up=True), RTM_NEWLINK, NLM_F_ACK)),
+            ("lo up", encode(up(_LOOPBACK), RTM_NEWLINK, NLM_F_ACK)),
             (f"address {address}", encode(address_message(index, address, subnet), RTM_NEWADDR, CREATE)),
-            (f"{INTERFACE} up", encode(link(index=index, up=True), RTM_NEWLINK, NLM_F_ACK)),
-            (f"default route by {gateway}", encode(_default_route(index, gateway), RTM_NEWROUTE, CREATE)),
+            (f"{INTERFACE} up", encode(up(index), RTM_NEWLINK, NLM_F_ACK)),
+            (f"default route by {gateway}", encode(messages.default_route(index, gateway.packed), RTM_NEWROUTE, CREATE)),
         ])
 
 
 def delete(netlink: Netlink, name: str) -> bool:
     """Delete an interface (20 ms: the kernel waits for all readers). False when it is gone already."""
     try:
-        netlink.run([(f"deleting {name}", netlink.encode(link(name), RTM_DELLINK, NLM_F_ACK))])
+        netlink.run([(f"deleting {name}", netlink.encode(named(name), RTM_DELLINK, NLM_F_ACK))])
     except batch.NetlinkError as error:
         if error.errno == errno.ENODEV:
             return False
@@ -113,5 +95,6 @@ def delete(netlink: Netlink, name: str) -> bool:
 
 def ports_of(netlink: Netlink, bridge: int) -> list[str]:
     """Names of the interfaces that are ports of the bridge with this index."""
-    found = netlink.dump("listing links", link(), RTM_GETLINK)
-    return [str(item.get_attr("IFLA_IFNAME")) for item in found if item.get_attr("IFLA_MASTER") == bridge]
+    found = (messages.attributes_of_link(body) for body in netlink.dump("listing links", messages.link(), RTM_GETLINK))
+    master = struct.pack("=I", bridge)
+    return [item[messages.IFLA_IFNAME].rstrip(b"\0").decode() for item in found if item.get(messages.IFLA_MASTER) == master]

@@ -15,27 +15,10 @@ import ipaddress
 import os
 import struct
 from collections.abc import Sequence
-from typing import Any
 
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
-from pyroute2.netlink.nfnetlink.nftsocket import (
-    NFT_MSG_DELTABLE,
-    NFT_MSG_GETCHAIN,
-    NFT_MSG_GETGEN,
-    NFT_MSG_GETRULE,
-    NFT_MSG_NEWCHAIN,
-    NFT_MSG_NEWRULE,
-    NFT_MSG_NEWTABLE,
-    Cmp,
-    Meta,
-    Regs,
-    nft_chain_msg,
-    nft_rule_msg,
-    nft_table_msg,
-)
-from pyroute2.nftables.expressions import genex, masq, verdict
-
+from . import messages
 from .batch import NETLINK_NETFILTER, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, Netlink, NetlinkError
+from .messages import DIFFERENT, EQUAL, IIFNAME, NFNL_SUBSYS_NFTABLES, NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE, OIFNAME
 
 Subnet = tuple[str, ipaddress.IPv4Network]
 """Name of a bridge, and its network."""
@@ -51,36 +34,21 @@ UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT, errno.EINV
 """What a kernel without nftables, NAT or connection tracking says."""
 
 
-def _interface(key: Meta, name: str, op: Cmp = Cmp.NFT_CMP_EQ) -> list[Any]:
+def _interface(key: int, name: str, how: int = EQUAL) -> bytes:
     """``iifname|oifname [!=] name``: the register holds IFNAMSIZ bytes, padded with zeros."""
-    return [
-        genex("meta", {"key": key, "dreg": Regs.NFT_REG_1}),
-        genex("cmp", {"sreg": Regs.NFT_REG_1, "op": op, "data": _value(name.encode().ljust(16, b"\0"))}),
-    ]
+    return messages.meta(key) + messages.compare(how, name.encode().ljust(16, b"\0"))
 
 
-def _value(data: bytes) -> dict[str, Any]:
-    return {"attrs": [("NFTA_DATA_VALUE", data)]}
+def _source(subnet: ipaddress.IPv4Network) -> bytes:
+    """``ip saddr subnet``: four bytes at offset 12 of the IP header."""
+    parts = (messages.network_header(12, 4), messages.masked(subnet.netmask.packed), messages.compare(EQUAL, subnet.network_address.packed))
+    return b"".join(parts)
 
 
-def _source(subnet: ipaddress.IPv4Network) -> list[Any]:
-    """``ip saddr subnet``. (pyroute2's ``ipv4addr`` packs its mask in the machine's byte order: right only for some.)"""
-    return [
-        genex("payload", {"dreg": Regs.NFT_REG_1, "base": 1, "offset": 12, "len": 4}),
-        genex("bitwise", {"sreg": Regs.NFT_REG_1, "dreg": Regs.NFT_REG_1, "len": 4,
-                          "mask": _value(subnet.netmask.packed), "xor": _value(bytes(4))}),
-        genex("cmp", {"sreg": Regs.NFT_REG_1, "op": Cmp.NFT_CMP_EQ, "data": _value(subnet.network_address.packed)}),
-    ]
-
-
-def _established() -> list[Any]:
+def _established() -> bytes:
     """``ct state established,related``: the state is a bit mask in the machine's byte order."""
     bits = struct.pack("=I", _ESTABLISHED_RELATED)
-    return [
-        genex("ct", {"key": _CT_STATE, "dreg": Regs.NFT_REG_1}),
-        genex("bitwise", {"sreg": Regs.NFT_REG_1, "dreg": Regs.NFT_REG_1, "len": 4, "mask": _value(bits), "xor": _value(bytes(4))}),
-        genex("cmp", {"sreg": Regs.NFT_REG_1, "op": Cmp.NFT_CMP_NEQ, "data": _value(bytes(4))}),
-    ]
+    return messages.connection_state() + messages.masked(bits) + messages.compare(DIFFERENT, bytes(4))
 
 
 class Rules:
@@ -132,24 +100,29 @@ class Rules:
 
         :raises NetlinkError: the kernel has no nftables.
         """
-        payload = self.netlink.ask("asking for nftables", self._header(), NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN)
+        payload = self.netlink.ask("asking for nftables", messages.netfilter(), NFNL_SUBSYS_NFTABLES << 8 | messages.NFT_MSG_GETGEN)
         (generation,) = struct.unpack_from(">I", payload, 8)  # nfgenmsg, then the first attribute: NFTA_GEN_ID
         return int(generation)
 
     def count(self) -> int:
         """How many rules our table holds now."""
-        found = self.netlink.dump("listing rules", self._message(nft_rule_msg, []), NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETRULE)
-        return sum(1 for rule in found if rule.get_attr("NFTA_RULE_TABLE") == self.table)
+        ours = self.table.encode() + b"\0"
+        return sum(1 for rule in self._listed("rules", messages.NFT_MSG_GETRULE) if rule.get(messages.NFTA_RULE_TABLE) == ours)
 
     def dropping(self) -> list[str]:
         """Chains of others that drop forwarded packets by policy (``table chain``): an accept of ours does not overrule them."""
-        found = self.netlink.dump("listing chains", self._message(nft_chain_msg, []), NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN)
         names = []
-        for chain in found:
-            hook = chain.get_attr("NFTA_CHAIN_HOOK")
-            if hook and hook.get_attr("NFTA_HOOK_HOOKNUM") == _FORWARD and chain.get_attr("NFTA_CHAIN_POLICY") == _DROP:
-                names.append(f"{chain.get_attr('NFTA_CHAIN_TABLE')} {chain.get_attr('NFTA_CHAIN_NAME')}")
+        for chain in self._listed("chains", messages.NFT_MSG_GETCHAIN):
+            hook = messages.attributes(chain.get(messages.NFTA_CHAIN_HOOK, b""))
+            where, policy = hook.get(messages.NFTA_HOOK_HOOKNUM), chain.get(messages.NFTA_CHAIN_POLICY)
+            if where == struct.pack(">I", _FORWARD) and policy == struct.pack(">I", _DROP):
+                table, name = (chain[kind].rstrip(b"\0").decode() for kind in (messages.NFTA_CHAIN_TABLE, messages.NFTA_CHAIN_NAME))
+                names.append(f"{table} {name}")
         return names
+
+    def _listed(self, what: str, kind: int) -> list[dict[int, bytes]]:
+        found = self.netlink.dump(f"listing {what}", messages.netfilter(family=_IPV4), NFNL_SUBSYS_NFTABLES << 8 | kind)
+        return [messages.netfilter_attributes(body) for body in found]
 
     # --- messages ---
 
@@ -160,50 +133,48 @@ class Rules:
                  ("add nat chain", self._chain("postrouting", "nat", _POSTROUTING, _PRIORITY_SRCNAT)),
                  ("add forward chain", self._chain("forward", "filter", _FORWARD, _PRIORITY_FILTER))]
         for bridge, subnet in networks:
-            out, into = _interface(Meta.NFT_META_IIFNAME, bridge), _interface(Meta.NFT_META_OIFNAME, bridge)
-            leaving = _interface(Meta.NFT_META_OIFNAME, bridge, Cmp.NFT_CMP_NEQ)
+            out, into, leaving = _interface(IIFNAME, bridge), _interface(OIFNAME, bridge), _interface(OIFNAME, bridge, DIFFERENT)
             parts += [
-                ("masquerade", self._rule("postrouting", _source(subnet) + leaving + masq())),
-                ("forward out", self._rule("forward", out + verdict(_ACCEPT))),
-                ("forward replies", self._rule("forward", into + _established() + verdict(_ACCEPT))),
-                ("forward drop", self._rule("forward", into + verdict(_DROP))),
+                ("masquerade", self._rule("postrouting", _source(subnet) + leaving + messages.masquerade())),
+                ("forward out", self._rule("forward", out + messages.verdict(_ACCEPT))),
+                ("forward replies", self._rule("forward", into + _established() + messages.verdict(_ACCEPT))),
+                ("forward drop", self._rule("forward", into + messages.verdict(_DROP))),
             ]
         return parts
 
-    def _message(self, kind: Any, attrs: list[tuple[str, Any]]) -> Any:
-        message = kind()
-        message["nfgen_family"] = _IPV4
-        message["attrs"] = attrs
-        return message
-
-    def _header(self, res_id: int = 0) -> Any:
-        message = nfgen_msg()
-        message["res_id"] = res_id
-        return message
-
-    def _encode(self, message: Any, kind: int, flags: int) -> bytes:
-        return self.netlink.encode(message, NFNL_SUBSYS_NFTABLES << 8 | kind, flags | NLM_F_ACK)
+    def _encode(self, kind: int, flags: int, *inside: bytes) -> bytes:
+        return self.netlink.encode(messages.netfilter(*inside, family=_IPV4), NFNL_SUBSYS_NFTABLES << 8 | kind, flags | NLM_F_ACK)
 
     def _table(self, kind: int) -> bytes:
         flags = NLM_F_CREATE if kind == NFT_MSG_NEWTABLE else 0
-        return self._encode(self._message(nft_table_msg, [("NFTA_TABLE_NAME", self.table)]), kind, flags)
+        return self._encode(kind, flags, messages.attribute(messages.NFTA_TABLE_NAME, self.table))
 
     def _chain(self, name: str, kind: str, hook: int, priority: int) -> bytes:
-        where = {"attrs": [("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", priority)]}
-        attrs = [("NFTA_CHAIN_TABLE", self.table), ("NFTA_CHAIN_NAME", name), ("NFTA_CHAIN_HOOK", where),
-                 ("NFTA_CHAIN_TYPE", kind), ("NFTA_CHAIN_POLICY", _ACCEPT)]
-        return self._encode(self._message(nft_chain_msg, attrs), NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+        where = messages.big(messages.NFTA_HOOK_HOOKNUM, hook) + messages.big(messages.NFTA_HOOK_PRIORITY, priority)
+        return self._encode(
+            messages.NFT_MSG_NEWCHAIN,
+            NLM_F_CREATE,
+            messages.attribute(messages.NFTA_CHAIN_TABLE, self.table),
+            messages.attribute(messages.NFTA_CHAIN_NAME, name),
+            messages.group(messages.NFTA_CHAIN_HOOK, where),
+            messages.attribute(messages.NFTA_CHAIN_TYPE, kind),
+            messages.big(messages.NFTA_CHAIN_POLICY, _ACCEPT),
+        )
 
-    def _rule(self, chain: str, expressions: list[Any]) -> bytes:
-        attrs = [("NFTA_RULE_TABLE", self.table), ("NFTA_RULE_CHAIN", chain), ("NFTA_RULE_EXPRESSIONS", expressions)]
-        return self._encode(self._message(nft_rule_msg, attrs), NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
+    def _rule(self, chain: str, expressions: bytes) -> bytes:
+        return self._encode(
+            messages.NFT_MSG_NEWRULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            messages.attribute(messages.NFTA_RULE_TABLE, self.table),
+            messages.attribute(messages.NFTA_RULE_CHAIN, chain),
+            messages.expressions(expressions),
+        )
 
     def _transaction(self, parts: list[tuple[str, bytes]]) -> None:
         """All or nothing: the kernel applies what stands between BATCH_BEGIN and BATCH_END, or none of it."""
-        begin = self.netlink.encode(self._header(NFNL_SUBSYS_NFTABLES), _BATCH_BEGIN, 0)
-        end = self.netlink.encode(self._header(NFNL_SUBSYS_NFTABLES), _BATCH_END, 0)
-        messages = [("begin", begin, False), *((what, data, True) for what, data in parts), ("end", end, False)]
-        for error in self.netlink.send(messages):
+        whole = messages.netfilter(resource=NFNL_SUBSYS_NFTABLES)
+        begin, end = (self.netlink.encode(whole, kind, 0) for kind in (_BATCH_BEGIN, _BATCH_END))
+        for error in self.netlink.send([("begin", begin, False), *((what, data, True) for what, data in parts), ("end", end, False)]):
             if error is not None:
                 raise error
 
