@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CommandNotExecutable, CommandNotFound, ContainersError
-from ..linux import capabilities, idmap, scheduling, seccomp, syscalls
+from ..linux import capabilities, idmap, mounts, scheduling, seccomp, syscalls
 from . import users
 
 
@@ -187,6 +187,9 @@ def _label(labels: list[tuple[str, str]]) -> None:
                 continue
             raise ContainersError(f"process: {module} label {label!r} cannot be set: this kernel has no {module}", "leave it out") from None
         try:
+            if mounts.filesystem(fd) != mounts.PROC_SUPER_MAGIC:
+                # An exec may find a /proc of plain files: its label would be written there and not hold (CVE-2019-16884, CVE-2025-52881).
+                raise OSError(errno.ENODEV, "/proc in the container is not the kernel's")
             os.write(fd, f"exec {label}".encode() if module == "apparmor" else label.encode())
         except OSError as error:
             raise ContainersError(f"process: {module} label {label!r} is refused: {error.strerror}", "load that profile first") from None

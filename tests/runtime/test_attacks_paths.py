@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
+from pycontainers.linux import mounts
 from pycontainers.protocol import ContainerConfig, Mount
+from pycontainers.runtime import confine
 
 pytestmark = pytest.mark.root
 
@@ -109,6 +112,30 @@ class TestVolumeInProc:
             output(engine, "true", image=name, mounts=(Mount("tmpfs", target),))
 
 
+class TestLabelInAFalseProc:
+    """CVE-2019-16884 by exec: process 1 has chrooted to a tree with a /proc of plain files, which would take the security label."""
+
+    def attack(self, tree: Path) -> str:
+        """What the label was written to, by a process in ``tree``."""
+        (tree / "proc/self/attr/apparmor").mkdir(parents=True)
+        (tree / "proc/self/attr/apparmor/exec").touch()
+        pid = os.fork()
+        if pid == 0:
+            with contextlib.suppress(errors.ContainersError):
+                os.chroot(tree)
+                confine._label([("apparmor", "some-profile")])
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return (tree / "proc/self/attr/apparmor/exec").read_text()
+
+    def test_succeeds_without_the_look_at_the_file_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(mounts, "filesystem", lambda fd: mounts.PROC_SUPER_MAGIC)
+        assert self.attack(tmp_path) == "exec some-profile"
+
+    def test_fails_here(self, tmp_path: Path) -> None:
+        assert self.attack(tmp_path) == ""
+
+
 class TestNullIsALink:
     """CVE-2025-31133: what covers masked files is bound from /dev/null; a volume on /dev has a link there, to a file to be written."""
 
@@ -128,6 +155,38 @@ class TestNullIsALink:
     def test_proc_sys_is_not_writable_otherwise(self, engine: Any) -> None:
         script = "open('/proc/sys/kernel/hostname', 'w')"
         assert "Read-only file system" in output(engine, "python", "-c", script, userns="host")
+
+
+class TestConsoleFromALink:
+    """CVE-2025-52565: /dev/console is bound from /dev/pts/N before anything is masked; a volume on /dev/pts has a link there."""
+
+    WRITE = "import os; open('/dev/console', 'w').write('taken-over'); print(os.uname().nodename)"
+
+    def attack(self, engine: Any, output: Any, shared: Path) -> str:
+        for name in ("0", "1", "ptmx"):
+            (shared / name).symlink_to("/proc/sys/kernel/hostname")
+        config = {"tty": True, "userns": "host", "mounts": (Mount("bind", "/dev/pts", str(shared)),)}
+        return str(output(engine, "python", "-c", self.WRITE, **config))
+
+    def test_succeeds_by_the_path_of_the_terminal(self, without: Any, output: Any, tmp_path: Path) -> None:
+        assert self.attack(without("console_by_descriptor"), output, tmp_path) == "taken-over\r\n"
+
+    def test_fails_here(self, engine: Any, output: Any, tmp_path: Path) -> None:
+        with pytest.raises(errors.IsolationError, match="terminal"):
+            self.attack(engine, output, tmp_path)
+
+    def test_link_in_the_place_of_the_console_is_refused(self, engine: Any, output: Any, tmp_path: Path) -> None:
+        (tmp_path / "console").symlink_to("/proc/sys/kernel/hostname")
+        (tmp_path / "pts").mkdir()
+        with pytest.raises(errors.IsolationError):
+            output(engine, "true", tty=True, userns="host", mounts=(Mount("bind", "/dev", str(tmp_path)),))
+
+    def test_exec_takes_no_terminal_from_elsewhere(self, engine: Any, running: Any, execute: Any, tmp_path: Path) -> None:
+        """An exec opens a terminal of the running container, whose /dev/pts is a volume with a file in the place of ptmx."""
+        (tmp_path / "ptmx").write_text("not a terminal")
+        container = running(engine, mounts=(Mount("bind", "/dev/pts", str(tmp_path)),))
+        with pytest.raises(errors.ContainersError):
+            execute(engine, container, "true", tty=True)
 
 
 SWAP = """

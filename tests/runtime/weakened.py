@@ -97,6 +97,21 @@ def null_check() -> None:
     replace(inside, "mask", mask)
 
 
+def console_by_descriptor() -> None:
+    """The console is bound from the path of the container's terminal, as runc did; the terminal itself is one of the host's."""
+    from pycontainers.linux import mounts, pty
+    from pycontainers.runtime import inside
+
+    master, terminal = os.openpty()
+
+    def bind_console(terminal: int) -> None:
+        os.close(os.open("/dev/console", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        mounts.move_mount(mounts.open_tree("/dev/pts/0"), os.open("/dev/console", os.O_PATH | os.O_CLOEXEC))
+
+    replace(pty, "open_inside", lambda *arguments: (os.dup(master), os.dup(terminal)))
+    replace(inside, "bind_console", bind_console)
+
+
 # -- descriptors and working directories
 
 
