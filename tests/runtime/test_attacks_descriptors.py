@@ -114,7 +114,7 @@ def enter(way: str, engine: Any, container: str, command: tuple[str, ...], outpu
         output(engine, *command, pid=f"container:{container}")
 
 
-@pytest.mark.parametrize("way", ["exec"])
+@pytest.mark.parametrize("way", ["exec", "shared pid namespace"])
 class TestLookingIn:
     """CVE-2016-9962: root of the container watches for the process that enters it, and takes what that has open, or its program."""
 

@@ -136,6 +136,26 @@ class TestLabelInAFalseProc:
         assert self.attack(tmp_path) == ""
 
 
+class TestSharedMemoryOfAnother:
+    """``--ipc container:A``: A's process 1 has chrooted (it may) to a tree whose dev/shm is a link to /, which would be bound into B."""
+
+    CHROOT = (
+        "import os, time\nos.makedirs('/srv/evil/dev')\nos.symlink('/', '/srv/evil/dev/shm')\nos.chroot('/srv/evil')\n"
+        "print('chrooted', flush=True)\ntime.sleep(100)"
+    )
+
+    def attack(self, engine: Any, output: Any, running: Any) -> str:
+        container = running(engine, "python", "-c", self.CHROOT, ipc="shareable")
+        assert next(engine.logs(container, follow=True)).text == "chrooted"
+        return str(output(engine, "ls", "/dev/shm", ipc=f"container:{container}"))
+
+    def test_succeeds_by_its_path(self, without: Any, output: Any, running: Any) -> None:
+        assert "etc\n" in self.attack(without("own_root_of_others"), output, running)
+
+    def test_fails_here(self, engine: Any, output: Any, running: Any) -> None:
+        assert self.attack(engine, output, running) == ""
+
+
 class TestNullIsALink:
     """CVE-2025-31133: what covers masked files is bound from /dev/null; a volume on /dev has a link there, to a file to be written."""
 

@@ -84,6 +84,14 @@ def resolution_in_root() -> None:
     replace(mounts, "make_in_root", make_in_root)
 
 
+def own_root_of_others() -> None:
+    """What lies in another container's root is looked for by a path of the host."""
+    from pycontainers.linux import mounts
+    from pycontainers.runtime import rootfs
+
+    replace(rootfs, "_open_elsewhere", lambda pid, path, recursive: mounts.open_tree(f"/proc/{pid}/root{path}", recursive=recursive))
+
+
 def null_check() -> None:
     """What covers a masked file is whatever /dev/null leads to."""
     from pycontainers.linux import mounts
