@@ -105,7 +105,9 @@ def before_start(paths: Paths, container_id: str) -> None:
             os.makedirs(mount["source"], exist_ok=True)
     if record.get("network") == "bridge":
         from ..network import client as network
+        from ..network import wayout
 
+        wayout.ensure(paths)
         network.connect(paths).close()
 
 

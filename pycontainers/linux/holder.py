@@ -64,6 +64,11 @@ def alive(folder: str) -> dict[str, Any] | None:
     return found if found is not None and process.alive(found["holder"]) else None
 
 
+def name(found: dict[str, Any]) -> str:
+    """What tells one holder from another."""
+    return f"{found['holder']['pid']}-{found['holder']['start']}"
+
+
 def enter(folder: str, firsts: Iterable[dict[str, Any]] = (), timeout: float = 10.0) -> int:
     """Make this process root of the user's namespaces (user and mount); they are made when there are none.
 

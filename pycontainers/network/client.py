@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..linux import helper, sockets
+from ..linux import helper, holder, sockets
 from ..paths import Paths
 from ..version import stamp
 
@@ -32,6 +32,8 @@ def command(paths: Paths, python: str = "") -> list[str]:
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     argv = [python or sys.executable, "-I", "-c", _START, "pycontainers-network", package]
     argv += ["--home", str(paths.home), "--socket", str(paths.network_socket)]
+    if held := holder.alive(str(paths.run)):
+        argv += ["--holder", str(paths.run), "--of", holder.name(held)]
     for subnet in filter(None, os.environ.get(SUBNETS_VARIABLE, "").split(",")):
         argv += ["--subnet", subnet.strip()]
     return argv
@@ -39,7 +41,16 @@ def command(paths: Paths, python: str = "") -> list[str]:
 
 def connect(paths: Paths, python: str = "", timeout: float = 15.0) -> socket.socket:
     """A connection to the helper, started where needed; useful ahead of need, too."""
-    return helper.connect(paths.network_socket, NAME, command(paths, python), stamp("linux", "network"), paths.locks, timeout)
+    version = stamp("linux", "network")
+    if held := holder.alive(str(paths.run)):
+        version += "/" + holder.name(held)  # one in the network namespace of a holder that was killed is replaced
+    return helper.connect(paths.network_socket, NAME, command(paths, python), version, paths.locks, timeout)
+
+
+def enter_bridge(paths: Paths) -> None:
+    """Move this single-threaded process to where the bridge is: an ordinary user's lies in a network namespace of his own."""
+    if holder.read(str(paths.run)):
+        holder.join_network(str(paths.run))
 
 
 def attach(

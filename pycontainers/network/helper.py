@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ContainersError, NetworkError, NotFound, StateError, UsageError
-from ..linux import helper, sockets
+from ..linux import helper, holder, sockets
 from ..version import stamp
+from . import wayout
 
 NAME = "network"
 IDLE_SECONDS = 120.0
@@ -35,7 +36,8 @@ class Helper(helper.Server):
         from .bridge import SUBNETS, names
         from .rules import Rules
 
-        super().__init__(listener, NAME, stamp("linux", "network"), options.socket, options.idle)
+        super().__init__(listener, NAME, stamp("linux", "network") + (f"/{options.of}" if options.of else ""), options.socket, options.idle)
+        self.holder = options.holder
         self.networks = Path(options.home) / "networks"
         self.bridge, self.table = names(Path(options.home))
         self.subnets = tuple(ipaddress.IPv4Network(text) for text in options.subnet) or SUBNETS
@@ -182,7 +184,7 @@ class Helper(helper.Server):
                 self.dropping = self.rules.dropping()
         except OSError as error:
             return [f"no way out of the bridge: nftables: {error.strerror}"]
-        return [
+        return (wayout.explain(self.holder) if self.holder else []) + [
             f"the chain {chain!r} drops forwarded packets; the way out needs: nft insert rule ip {chain} iifname {network.bridge} accept"
             for chain in self.dropping
         ]
@@ -214,12 +216,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="pycontainers.network.helper", description="The network helper of pycontainers.")
     parser.add_argument("--home", required=True, help="folder of the state; networks/ lies in it")
     parser.add_argument("--socket", required=True, help="where the inherited listening socket can be found")
+    parser.add_argument("--holder", default="", help="folder that says who holds an ordinary user's namespaces: they are joined")
+    parser.add_argument("--of", default="", help="which holder is meant; part of the version")
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="leave after so many idle seconds (%(default)s)")
     parser.add_argument("--subnet", action="append", default=[], help="candidate for a new network's subnet; may be repeated")
     options = parser.parse_args(argv)
     helper.daemonize()
     try:
-        Helper(helper.inherited_listener(), options).run()
+        listener = helper.inherited_listener()
+        if options.holder:
+            holder.join_network(options.holder)
+        Helper(listener, options).run()
     except (ContainersError, NetworkError, OSError) as error:
         helper.fail(error)
     sys.exit(0)

@@ -263,9 +263,14 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             os.close(writer)
-            self.leave_to(lambda: forwarder.serve(self._bound, self._address or "127.0.0.1", reader))
+            self.leave_to(lambda: self._forward(reader))
         os.close(reader)
         return pid, writer
+
+    def _forward(self, control: int) -> None:
+        if self._networked:
+            network.enter_bridge(self._paths())
+        forwarder.serve(self._bound, self._address or "127.0.0.1", control)
 
     def leave_to(self, work: Callable[[], object]) -> NoReturn:
         """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
