@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import HelperError
-from ..linux import helper, process, sockets
+from ..linux import helper, holder, process, sockets
 from ..paths import Paths
 from ..version import stamp
 from . import rootless, state
@@ -31,7 +31,21 @@ def launcher_argv(paths: Paths) -> list[str]:
 
 def connect(paths: Paths) -> socket.socket:
     """A connection to this user's launcher; started when there is none, replaced when it is of another version."""
+    if os.geteuid() != 0:
+        _renew(paths)
     return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks, read_only=True)
+
+
+def _renew(paths: Paths) -> None:
+    """A launcher whose namespaces have lost their holder is asked to leave: the next one makes another."""
+    run = str(paths.run)
+    if holder.read(run) is None or holder.alive(run) is not None:
+        return
+    with contextlib.suppress(OSError), sockets.connect(paths.launcher_socket, 5.0) as conn:
+        sockets.receive(conn)
+        sockets.send(conn, {"op": "leave"})
+        while sockets.receive(conn)[0] is not None:
+            pass
 
 
 def start(paths: Paths, container_id: str) -> None:

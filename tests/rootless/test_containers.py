@@ -1,0 +1,101 @@
+"""Containers of an ordinary user: started, entered, ended, and nothing left; with subordinate ids and with a single one."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from .conftest import Somebody, wait_for
+
+NONE = ("--network", "none")
+
+
+def test_root_inside_is_the_user_outside(somebody: Somebody) -> None:
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    pid = somebody.inspect(name)["pid"]
+    status = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status", encoding="ascii").read().splitlines())
+    assert status["Uid"].split() == [str(somebody.uid)] * 4
+    assert somebody("exec", name, "id", "-u").strip() == "0"
+    assert status["Seccomp"].strip() == "2"
+
+
+def test_what_it_prints_and_how_it_ends(somebody: Somebody) -> None:
+    assert somebody("run", "--rm", *NONE, "host", "sh", "-c", "echo out; echo err >&2; exit 7", code=7) == "out\n"
+    assert somebody.stderr.strip().endswith("err")
+    assert somebody("ps", "-aq") == ""
+
+
+def test_namespaces_are_the_containers_own(somebody: Somebody) -> None:
+    """Also the user namespace: root of a container has no right over launcher, supervisor and holder, who are root one level up."""
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    pid = somebody.inspect(name)["pid"]
+    holder = somebody.holder["holder"]["pid"]
+    for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"):
+        theirs = os.readlink(f"/proc/{pid}/ns/{kind}")
+        assert theirs != os.readlink(f"/proc/self/ns/{kind}")
+        if kind in ("user", "mnt", "net"):
+            assert theirs != os.readlink(f"/proc/{holder}/ns/{kind}")
+
+
+def test_files_are_written_and_kept(somebody: Somebody) -> None:
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    somebody("exec", name, "sh", "-c", "echo kept > /usr/bin/mine && mkdir -p /srv/a/b && rm -r /usr/share/doc && echo x > /root/y")
+    somebody("stop", "-t", "0", name)
+    somebody("start", name)
+    assert somebody("exec", name, "sh", "-c", "cat /usr/bin/mine; ls /usr/share/doc 2>&1 | grep -c 'No such'") == "kept\n1\n"
+    folder = somebody.inspect(name)["folder"]
+    somebody("rm", "-f", name)
+    assert not os.path.exists(folder)
+
+
+def test_owners_inside_are_his_subordinate_ids(mapped: Somebody) -> None:
+    name = mapped("run", "-d", *NONE, "host", "sleep", "60").strip()
+    make = "mkdir /srv/theirs && echo x > /srv/theirs/file && chown -R 1000:33 /srv/theirs && chmod 700 /srv/theirs"
+    mapped("exec", name, "sh", "-c", make)
+    assert mapped("exec", "--user", "1000", name, "sh", "-c", "id -u; cat /srv/theirs/file") == "1000\nx\n"
+    folder = mapped.inspect(name)["folder"]
+    found = os.stat(f"{folder}/upper/0/srv/theirs/file")
+    assert found.st_uid == mapped.subordinate()[0] + 999
+    mapped("rm", "-f", name)
+    assert [entry for entry in os.listdir(os.path.dirname(folder)) if entry != "names"] == []
+
+
+def test_one_id_is_said(somebody: Somebody) -> None:
+    name = somebody("create", *NONE, "host", "true").strip()
+    said = any("one id" in note for note in somebody.inspect(name)["notes"])
+    assert said == (somebody.holder["uids"] == [1])
+
+
+def test_a_killed_launcher_is_followed_by_one_in_the_same_namespaces(somebody: Somebody) -> None:
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    before = somebody.holder
+    os.kill(somebody.launcher(), signal.SIGKILL)
+    assert somebody("exec", name, "echo", "again") == "again\n"
+    assert somebody.holder == before
+    second = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    parents = {os.readlink(f"/proc/{somebody.inspect(n)['pid']}/ns/time") for n in (name, second)}
+    assert len(parents) == 2
+
+
+def test_a_killed_holder_does_not_cut_containers_off(somebody: Somebody) -> None:
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    before = somebody.holder["holder"]
+    os.kill(before["pid"], signal.SIGKILL)
+    os.kill(somebody.launcher(), signal.SIGKILL)
+    assert somebody("exec", name, "echo", "still") == "still\n"
+    after = somebody.holder["holder"]
+    assert after != before
+    somebody("rm", "-f", name)
+    assert somebody("run", "--rm", *NONE, "host", "echo", "new") == "new\n"
+
+
+def test_nothing_is_left_when_all_has_ended(somebody: Somebody) -> None:
+    somebody("run", "--rm", *NONE, "host", "true")
+    name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
+    somebody.leave()
+    holder = somebody.holder["holder"]["pid"]
+    assert holder in somebody.processes()  # the container needs it
+    somebody("rm", "-f", name)
+    somebody.leave()
+    wait_for(lambda: not somebody.processes())
+    assert os.listdir(f"{somebody.home}/state/containers") in ([], ["names"])
