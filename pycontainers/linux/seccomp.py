@@ -1,171 +1,200 @@
-"""Compile an OCI ``linux.seccomp`` object to a classic BPF program, and load it (seccomp(2), OCI runtime-spec config-linux).
-
-The program first checks the architecture (a foreign one would give the numbers other meanings), then the x32 bit, then finds
-the number by binary search over intervals of equal verdict, so that a call costs about eight comparisons.
-"""
+"""Seccomp filters of the OCI ``linux.seccomp`` object: compiled once, kept on disk, loaded, their listener handed over (seccomp(2))."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
-import struct
+import json
+import marshal
+import os
+import socket
+import stat
 from typing import Any
 
+from . import seccomp_compiler, syscall_table
+from .seccomp_compiler import ACTIONS, OPERATORS, compile_filter
 from .syscall_table import ARCHITECTURES
 from .syscalls import MACHINE, syscall
 
-_LD_W_ABS, _JMP_JA, _JMP_JEQ, _JMP_JGE, _JMP_JGT, _RET, _AND = 0x20, 0x05, 0x15, 0x35, 0x25, 0x06, 0x54
-_X32_BIT = 0x40000000
-_SECCOMP_SET_MODE_FILTER = 1
-_MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS of <linux/bpf_common.h>
+try:
+    from _blake2 import blake2b  # what hashlib gives, without OpenSSL, which would cost each supervisor 1 MB
+except ImportError:
+    from hashlib import blake2b
 
-_ACTIONS = {
-    "SCMP_ACT_KILL": 0x00000000,
-    "SCMP_ACT_KILL_THREAD": 0x00000000,
-    "SCMP_ACT_KILL_PROCESS": 0x80000000,
-    "SCMP_ACT_TRAP": 0x00030000,
-    "SCMP_ACT_ERRNO": 0x00050000,
-    "SCMP_ACT_TRACE": 0x7FF00000,
-    "SCMP_ACT_LOG": 0x7FFC0000,
-    "SCMP_ACT_ALLOW": 0x7FFF0000,
+__all__ = ["ACTIONS", "ARCHITECTURES", "FLAGS", "OPERATORS", "Filter", "Filters"]
+__all__ += ["compile_filter", "connect_agent", "hand_over", "load", "notifies"]
+
+_SET_MODE_FILTER = 1
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
+    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5,
 }
+_TSYNC, _SPEC_ALLOW, _NEW_LISTENER, _TSYNC_ESRCH = 1 << 0, 1 << 2, 1 << 3, 1 << 4
+_MAGIC = b"pycontainers seccomp\n"
+_DIGEST = 32  # bytes
+_AGENT_SECONDS = 10.0
+_KEPT = 64  # programs on disk: there are as many as sets of capabilities and profiles in use
 
-Instruction = tuple[int, int, int, int]  # code, jt, jf, k
-Conditions = tuple[tuple[int, str, int, int], ...]  # (argument index, operator, value, value two); all must hold
+
+class Filter:
+    """What a process loads: the program, and the flags of seccomp(2)."""
+
+    __slots__ = ("flags", "program")
+
+    def __init__(self, program: bytes, flags: int = 0) -> None:
+        self.program, self.flags = program, flags
+
+    @property
+    def listens(self) -> bool:
+        """Whether :meth:`load` gives a listener (SCMP_ACT_NOTIFY)."""
+        return bool(self.flags & _NEW_LISTENER)
+
+    def load(self) -> int:
+        """Install it on this process; the listener's descriptor, or -1."""
+        return load(self.program, self.flags)
 
 
-def compile_filter(profile: dict[str, Any], machine: str = MACHINE) -> bytes:
-    """The program, as bytes of ``struct sock_filter`` (8 bytes each).
+class Filters:
+    """Filters of profiles: compiled at most once, kept in ``folder`` under the hash of profile, machine and compiler.
 
-    Calls that this kernel's table does not know are skipped, as runc and crun do: the default action holds for them.
-    Raises ValueError for an unknown action or operator, or a program longer than 4,096 instructions.
+    The folder is a cache and nothing more: what cannot be read, written or verified there is compiled anew.
     """
-    if machine not in ARCHITECTURES:
-        raise ValueError(f"no table of system calls for {machine}")
-    arch, _, numbers = ARCHITECTURES[machine]
-    default = _verdict(profile["defaultAction"], profile.get("defaultErrnoRet"))
-    rules = _rules(profile.get("syscalls", []), numbers)
-    program: list[Instruction] = [
-        (_LD_W_ABS, 0, 0, 4),
-        (_JMP_JEQ, 1, 0, arch),
-        (_RET, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.EPERM),
-        (_LD_W_ABS, 0, 0, 0),
-    ]
-    if machine == "x86_64":
-        # x32 numbers pass the architecture check and reach the same kernel functions under other numbers (seccomp(2), NOTES).
-        program += [(_JMP_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, _ACTIONS["SCMP_ACT_ERRNO"] | errno.ENOSYS)]
-    program += _search(_intervals(rules, default), default)
-    if len(program) > _MAX_INSTRUCTIONS:
-        raise ValueError(f"seccomp program of {len(program)} instructions, the kernel takes {_MAX_INSTRUCTIONS}")
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._known: dict[bytes, Filter] = {}
+
+    def of(self, profile: dict[str, Any] | None) -> Filter | None:
+        """The filter of a ``linux.seccomp`` object; None where there is none. :raises ValueError: a profile that makes no sense."""
+        if not profile:
+            return None
+        key = marshal.dumps(profile)  # the cheapest faithful key: a profile has 400 names
+        if key not in self._known:
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[key] = self._filter(profile)
+        return self._known[key]
+
+    def _filter(self, profile: dict[str, Any]) -> Filter:
+        rules = {key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "architectures", "syscalls") if key in profile}
+        text = json.dumps([rules, MACHINE, _compiler()], sort_keys=True).encode()
+        path = f"{self._folder}/{blake2b(text, digest_size=_DIGEST).hexdigest()}"
+        program = _read(path)
+        if program is None:
+            program = compile_filter(profile)
+            _write(self._folder, path, program)
+        return Filter(program, _flags(profile))
 
 
-def load(program: bytes) -> None:
-    """Install the filter on the calling thread. Needs no_new_privs or CAP_SYS_ADMIN in the user namespace."""
+def load(program: bytes, flags: int = 0) -> int:
+    """Install the filter on the calling process. Needs no_new_privs, or CAP_SYS_ADMIN in its user namespace.
 
-    class Program(ctypes.Structure):
+    :returns: the listener's descriptor (close-on-exec) where the flags ask for one, else -1. :raises OSError: the kernel refuses.
+    """
+
+    class Program(ctypes.Structure):  # struct sock_fprog
         _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
     what = Program(len(program) // 8, program)
-    syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(what))
+    found = syscall("seccomp", _SET_MODE_FILTER, flags, ctypes.byref(what))
+    return found if flags & _NEW_LISTENER else -1
 
 
-def _verdict(action: str, errno_return: int | None) -> int:
-    if action not in _ACTIONS:
-        raise ValueError(f"unknown seccomp action {action!r}")
-    value = _ACTIONS[action]
-    if action in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
-        value |= (errno.EPERM if errno_return is None else errno_return) & 0xFFFF
-    return value
+def notifies(profile: dict[str, Any]) -> bool:
+    """Whether a filter of this profile has a listener."""
+    return any(entry.get("action") == seccomp_compiler.NOTIFY for entry in profile.get("syscalls") or ())
 
 
-Rules = dict[int, list[tuple[Conditions, int]]]
+def connect_agent(path: str) -> socket.socket:
+    """A connection to a seccomp agent. :raises OSError: nobody listens there."""
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        agent.settimeout(_AGENT_SECONDS)
+        agent.connect(path)
+    except OSError:
+        agent.close()
+        raise
+    return agent
 
 
-def _rules(entries: list[dict[str, Any]], numbers: dict[str, int]) -> Rules:
-    """number -> [(conditions, verdict)] in order; an entry without arguments has the empty condition, which always holds."""
-    result: Rules = {}
-    for entry in entries:
-        verdict = _verdict(entry["action"], entry.get("errnoRet"))
-        conditions = tuple((a["index"], a["op"], a["value"], a.get("valueTwo", 0)) for a in entry.get("args") or ())
-        for name in entry["names"]:
-            if name in numbers:
-                result.setdefault(numbers[name], []).append((conditions, verdict))
-    return result
+def hand_over(agent: socket.socket, state: dict[str, Any], listener: int) -> None:
+    """Send the listener, closed here, with a container process state: once for a connection, which ends (config-linux, Seccomp).
+
+    :param state: ``fds`` is added. :raises OSError: the agent does not take it.
+    """
+    message = json.dumps(state | {"fds": ["seccompFd"]}).encode()
+    try:
+        with agent:
+            sent = socket.send_fds(agent, [message], [listener])
+            agent.sendall(message[sent:])
+    finally:
+        os.close(listener)
 
 
-def _intervals(rules: Rules, default: int) -> list[tuple[int, list[tuple[Conditions, int]]]]:
-    """Sorted [(first number, rules)]: each holds up to the next one's start. Neighbours of equal verdict are one."""
-    result: list[tuple[int, list[tuple[Conditions, int]]]] = []
-    following = 0
-    for number in sorted(rules):
-        if number > following:
-            _append(result, following, [((), default)])
-        _append(result, number, rules[number])
-        following = number + 1
-    _append(result, following, [((), default)])
-    return result
+def _flags(profile: dict[str, Any]) -> int:
+    named = profile.get("flags")
+    # None given (not even an empty list): no mitigation of speculative stores, as runc does and Linux itself since 5.16.
+    flags = _SPEC_ALLOW if named is None else 0
+    for name in named or ():
+        if name not in FLAGS:
+            raise ValueError(f"unknown flag {name!r}")
+        flags |= FLAGS[name]
+    if not notifies(profile):
+        return flags
+    if not profile.get("listenerPath"):
+        raise ValueError(f"{seccomp_compiler.NOTIFY} needs a listenerPath")
+    if any("sendmsg" in entry["names"] for entry in profile["syscalls"] if entry["action"] == seccomp_compiler.NOTIFY):
+        # The process that has loaded the filter hands its listener out with this call, and would wait for its own answer.
+        raise ValueError(f"{seccomp_compiler.NOTIFY} cannot be used for sendmsg")
+    return flags | _NEW_LISTENER | (_TSYNC_ESRCH if flags & _TSYNC else 0)
 
 
-def _append(result: list[tuple[int, list[tuple[Conditions, int]]]], first: int, rules: list[tuple[Conditions, int]]) -> None:
-    if not result or result[-1][1] != rules:
-        result.append((first, rules))
+def _compiler() -> list[int]:
+    """Which compiler this is: another one's programs are not taken from the cache."""
+    found = [os.stat(path) for path in (seccomp_compiler.__file__, syscall_table.__file__, syscall_table.FILE)]
+    return [number for file in found for number in (file.st_mtime_ns, file.st_size)]
 
 
-def _search(intervals: list[tuple[int, list[tuple[Conditions, int]]]], default: int) -> list[Instruction]:
-    if len(intervals) == 1:
-        return _leaf(intervals[0][1], default)
-    middle = len(intervals) // 2
-    low, high = _search(intervals[:middle], default), _search(intervals[middle:], default)
-    # Conditional jumps reach 255 instructions; a plain jump reaches everything.
-    return [(_JMP_JGE, 0, 1, intervals[middle][0]), (_JMP_JA, 0, 0, len(low)), *low, *high]
+def _digest(path: str, program: bytes) -> bytes:
+    """Of the program under this name: another profile's file, renamed, is not taken for this one."""
+    return blake2b(program, digest_size=_DIGEST, key=os.path.basename(path).encode()).digest()
 
 
-def _leaf(rules: list[tuple[Conditions, int]], default: int) -> list[Instruction]:
-    code: list[Instruction] = []
-    for conditions, verdict in rules:
-        if not conditions:
-            return [*code, (_RET, 0, 0, verdict)]
-        block: list[Instruction] = [(_RET, 0, 0, verdict)]
-        for condition in reversed(conditions):
-            block = _condition(*condition, skip=len(block)) + block
-        code += block
-    return [*code, (_RET, 0, 0, default)]
+def _read(path: str) -> bytes | None:
+    """The program in a cache file, if it is ours and whole."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            return None
+        data = os.read(fd, len(_MAGIC) + _DIGEST + 8 * seccomp_compiler.MAX_INSTRUCTIONS + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    start = len(_MAGIC) + _DIGEST
+    program = data[start:]
+    whole = data[:start] == _MAGIC + _digest(path, program)
+    return program if whole and 0 < len(program) <= 8 * seccomp_compiler.MAX_INSTRUCTIONS and len(program) % 8 == 0 else None
 
 
-def _condition(index: int, operator: str, value: int, value_two: int, skip: int) -> list[Instruction]:
-    """Fall through when the 64-bit argument satisfies the operator, else jump over ``skip`` more instructions."""
-    low, high = 16 + 8 * index, 20 + 8 * index  # offsetof(struct seccomp_data, args) on a little-endian machine
-    mask = value if operator == "SCMP_CMP_MASKED_EQ" else 0xFFFFFFFFFFFFFFFF
-    wanted = value_two if operator == "SCMP_CMP_MASKED_EQ" else value
-    high_value, low_value = wanted >> 32 & 0xFFFFFFFF, wanted & 0xFFFFFFFF
-    if operator in ("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"):
-        return [
-            (_LD_W_ABS, 0, 0, high),
-            (_AND, 0, 0, mask >> 32 & 0xFFFFFFFF),
-            (_JMP_JEQ, 0, 3 + skip, high_value),
-            (_LD_W_ABS, 0, 0, low),
-            (_AND, 0, 0, mask & 0xFFFFFFFF),
-            (_JMP_JEQ, 0, skip, low_value),
-        ]
-    if operator == "SCMP_CMP_NE":
-        return [(_LD_W_ABS, 0, 0, high), (_JMP_JEQ, 0, 2, high_value), (_LD_W_ABS, 0, 0, low), (_JMP_JEQ, skip, 0, low_value)]
-    if operator in ("SCMP_CMP_GE", "SCMP_CMP_GT"):
-        jump = _JMP_JGE if operator == "SCMP_CMP_GE" else _JMP_JGT
-        return [
-            (_LD_W_ABS, 0, 0, high),
-            (_JMP_JGT, 3, 0, high_value),
-            (_JMP_JEQ, 0, 2 + skip, high_value),
-            (_LD_W_ABS, 0, 0, low),
-            (jump, 0, skip, low_value),
-        ]
-    if operator in ("SCMP_CMP_LE", "SCMP_CMP_LT"):
-        jump = _JMP_JGT if operator == "SCMP_CMP_LE" else _JMP_JGE  # the opposite test, with its branches exchanged
-        return [
-            (_LD_W_ABS, 0, 0, high),
-            (_JMP_JGT, 3 + skip, 0, high_value),
-            (_JMP_JEQ, 0, 2, high_value),
-            (_LD_W_ABS, 0, 0, low),
-            (jump, skip, 0, low_value),
-        ]
-    raise ValueError(f"unknown seccomp operator {operator!r}")
+def _write(folder: str, path: str, program: bytes) -> None:
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        names = os.listdir(folder)
+        if len(names) >= _KEPT:
+            for name in names:
+                os.unlink(f"{folder}/{name}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _MAGIC + _digest(path, program) + program)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError:
+        pass  # a full disk or a read-only home: compiled again the next time

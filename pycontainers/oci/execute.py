@@ -80,7 +80,7 @@ class _Work:
 
     def __init__(self, container: Container, spec: dict[str, Any], wanted: dict[str, Any], options: dict[str, Any]) -> None:
         self._linux, self._wanted, self._options = spec["linux"], wanted, options
-        self._what = Confinement(wanted, compiled(self._linux.get("seccomp")))
+        self._what = Confinement(wanted, compiled(container, spec))
         pidfd = process.open_pidfd(container.state["init"])
         if pidfd is None:
             raise StateError("container not running", f"{container.id} has just ended")

@@ -15,7 +15,7 @@ from ..linux import cgroups, process, seccomp, sockets, syscalls
 from ..linux.pty import resize, size
 from ..runtime import groups, hooks
 from ..runtime.init import Waiting
-from ..runtime.starting import Starting
+from ..runtime.starting import Starting, agent_of, hand_over
 from . import bundle, console
 from .messages import Messages
 from .store import CREATED, CREATING, RUNNING, STOPPED, Container, Store, now
@@ -129,7 +129,7 @@ def _start(caller: Caller, container: Container, spec: dict[str, Any], group: cg
         {"path": spec["root"]["path"]},
         stage=f"{container.folder}/stage",
         idmap=None,
-        program=compiled(spec["linux"].get("seccomp")),
+        program=compiled(container, spec),
         wait=wait,
     )
     if terminal:
@@ -142,9 +142,10 @@ def _start(caller: Caller, container: Container, spec: dict[str, Any], group: cg
     return starting
 
 
-def compiled(profile: dict[str, Any] | None) -> bytes | None:
+def compiled(container: Container, spec: dict[str, Any]) -> seccomp.Filter | None:
+    """The filter of its profile, kept beside the containers under a name that none of them can have."""
     try:
-        return seccomp.compile_filter(profile) if profile else None
+        return seccomp.Filters(f"{os.path.dirname(container.folder)}/~seccomp").of(spec["linux"].get("seccomp"))
     except ValueError as error:
         raise UsageError(f"linux.seccomp: {error}") from None
 
@@ -165,22 +166,39 @@ def start(caller: Caller, container: Container) -> None:
         if status != CREATED:
             why = "already running" if status in (RUNNING, "paused") else status
             raise StateError(f"cannot start a container that is {why}: {container.id}", "only a created one is started, and once")
+        spec = container.spec()
+        agent = agent_of(spec) if seccomp.notifies(spec["linux"].get("seccomp") or {}) else None
         conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         os.chdir(container.folder)
         conn.connect("start.sock")
         os.chdir("/")
         with conn:
             conn.sendall(b"3")
+            if agent is not None:
+                state = hooks.state(spec, caller.about(container), CREATED, container.state["init"]["pid"])
+                _pass_listener(conn, agent, spec, state)
             answer = _all(conn)
         os.unlink(container.socket)
         _raise(answer)
-    spec = container.spec()
     if hooks.has(spec, "poststart"):
         try:
             hooks.run(spec, "poststart", hooks.state(spec, caller.about(container), RUNNING, container.state["init"]["pid"]))
         except ContainersError:
             process.send_signal(container.state["init"], signal.SIGKILL)
             raise
+
+
+def _pass_listener(conn: socket.socket, agent: socket.socket, spec: dict[str, Any], state: dict[str, Any]) -> None:
+    """What the first process says first, where its filter has a listener: that, with the listener, or why it did not come so far."""
+    data, fds, _, _ = socket.recv_fds(conn, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+    if not fds:
+        _raise(data + _all(conn))
+        raise StateError(f"container {state['id']} ended before its seccomp filter was loaded", "")
+    try:
+        hand_over(agent, spec, state, fds[0])
+    except ContainersError:
+        os.kill(state["pid"], signal.SIGKILL)  # every call that waits for an answer would fail
+        raise
 
 
 def _all(conn: socket.socket) -> bytes:

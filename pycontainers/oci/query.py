@@ -93,7 +93,6 @@ def features() -> dict[str, Any]:
     from ..linux import seccomp
 
     layout = cgroups.layout()
-    actions = getattr(seccomp, "ACTIONS", None) or getattr(seccomp, "_ACTIONS", {})
     return {
         "ociVersionMin": OCI_LEAST,
         "ociVersionMax": OCI_MOST,
@@ -111,9 +110,11 @@ def features() -> dict[str, Any]:
             },
             "seccomp": {
                 "enabled": True,
-                "actions": sorted(actions),
-                "operators": [f"SCMP_CMP_{name}" for name in ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")],
-                "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X86_64"],
+                "actions": sorted(seccomp.ACTIONS),
+                "operators": sorted(seccomp.OPERATORS),
+                "archs": sorted(seccomp.ARCHITECTURES),
+                "knownFlags": sorted(seccomp.FLAGS),
+                "supportedFlags": sorted(seccomp.FLAGS),
             },
             "apparmor": {"enabled": os.path.isdir("/sys/kernel/security/apparmor")},
             "selinux": {"enabled": os.path.isdir("/sys/fs/selinux")},

@@ -3,7 +3,8 @@
 The order matters: scheduling and ids while the rights for it are there, the bounding set before CAP_SETPCAP is gone → the command is looked
 up with the user's rights → (a first process that waits for ``start`` does so here) → limits → capabilities → parent-death signal (an id
 change clears it) → no_new_privs → seccomp, last of all, so that the filter needs to allow nothing but execve itself. Without no_new_privs
-loading a filter takes CAP_SYS_ADMIN: then it comes before the capabilities are dropped, and has to allow capset and prctl.
+loading a filter takes CAP_SYS_ADMIN: then it comes before the capabilities are dropped, and has to allow capset and prctl. (runc loads it
+before the ids change too: what starts there starts here.)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 import stat
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +32,7 @@ class Confinement:
     :raises ContainersError: a value that does not exist, with the name of its field.
     """
 
-    def __init__(self, process: dict[str, Any], program: bytes | None) -> None:
+    def __init__(self, process: dict[str, Any], program: seccomp.Filter | None) -> None:
         caps = process.get("capabilities") or {}
         self.bounding, self.effective, self.permitted, self.inheritable, self.ambient = (
             _caps(caps, name) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -93,10 +95,13 @@ def only_descriptors(keep: list[int], preserved: int) -> list[int]:
     return list(range(first, first + len(keep)))
 
 
-def become(what: Confinement, *, make_cwd: bool, death_signal: int, gate: Callable[[], None] | None = None) -> None:
+def become(
+    what: Confinement, *, make_cwd: bool, death_signal: int, channel: int = -1, gate: Callable[[], None] | None = None
+) -> None:
     """Drop to what the process may be, and execve. Only returns by raising.
 
     Called inside the container's root, as its root. ``make_cwd``: a missing working directory is made, as Docker does.
+    ``channel``: the stream socket to our parent, which gets the listener of a seccomp filter over it; -1 where there is none.
     ``gate``: waits for the word to go on, when everything that can be found wrong has been.
     """
     uid, gid, extra, home = users.resolve(what.user) if what.named else users.numeric(what.user)
@@ -122,7 +127,7 @@ def become(what: Confinement, *, make_cwd: bool, death_signal: int, gate: Callab
     held = capabilities.permitted_mask()
     if what.program and not what.no_new_privileges:
         capabilities.regain()
-        seccomp.load(what.program)
+        _filter(what.program, channel)
     capabilities.clear_ambient()
     # Nothing inheritable unless it is asked for (CVE-2022-27650: exec with inheritable capabilities raises file capabilities).
     # What we do not hold cannot be given: a specification may ask for more (config.md, Capabilities: no error).
@@ -133,8 +138,20 @@ def become(what: Confinement, *, make_cwd: bool, death_signal: int, gate: Callab
     if what.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if what.program:
-            seccomp.load(what.program)
+            _filter(what.program, channel)
     _exec(paths, what.args, environment)
+
+
+def _filter(program: seccomp.Filter, channel: int) -> None:
+    """From here on each call of ours is filtered too."""
+    if not program.listens:
+        program.load()
+        return
+    if channel < 0:
+        raise ContainersError("SCMP_ACT_NOTIFY: nobody here could take the listener", "use a profile without it, or exec --privileged")
+    with socket.socket(fileno=channel) as parent:  # made before the load: it asks the kernel what kind of socket that is
+        socket.send_fds(parent, [b'{"listener": true}\n'], [program.load()])
+        parent.detach()
 
 
 def _change_ids(uid: int, gid: int, extra: list[int]) -> None:

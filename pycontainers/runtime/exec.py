@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..errors import ContainersError, StateError
-from ..linux import capabilities, cgroups, idmap, namespaces, process, pty, sockets, syscalls
+from ..linux import capabilities, cgroups, idmap, namespaces, process, pty, seccomp, sockets, syscalls
 from . import state
 from .confine import Confinement, become, only_descriptor
 from .marks import mark
 
-Programs = Callable[[dict[str, Any] | None], bytes | None]
+Programs = Callable[[dict[str, Any] | None], seccomp.Filter | None]
 """From an OCI seccomp profile to its compiled filter."""
 
 
@@ -49,7 +49,7 @@ def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[in
         sockets.reply_error(conn, error)
 
 
-def probe(folder: str, command: list[str], writer: int, program: bytes | None) -> NoReturn:
+def probe(folder: str, command: list[str], writer: int, program: seccomp.Filter | None) -> NoReturn:
     """A health check, in a process forked from the supervisor: its output goes to ``writer``, and its exit code is this process's."""
     code = 1
     try:

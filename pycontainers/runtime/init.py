@@ -92,7 +92,7 @@ class Init:
             self._read_only()
             self._close_descriptors()
             gate = self._gate if self.wait.listener >= 0 or hooks.has(self.spec, "startContainer") else None
-            become(self.confinement, make_cwd=True, death_signal=self.wait.death_signal, gate=gate)
+            become(self.confinement, make_cwd=True, death_signal=self.wait.death_signal, channel=self.channel, gate=gate)
         except ContainersError as error:
             self._report(type(error).__name__, error.message, error.hint)
         except OSError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import marshal
 import os
 import signal
 import socket
@@ -37,7 +36,7 @@ class Launcher(helper.Server):
         super().__init__(listener, NAME, VERSION, f"{run}/launcher.sock", IDLE_SECONDS)
         self.home, self.run_dir = home, run
         self._maps: dict[str, int] = {}
-        self._programs: dict[bytes, bytes] = {}
+        self._filters = seccomp.Filters(f"{home}/cache/seccomp")
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
         operation = message.get("op")
@@ -144,14 +143,12 @@ class Launcher(helper.Server):
             self._maps[key] = idmap.namespace_with(uids, gids)
         return self._maps[key]
 
-    def _program(self, profile: dict[str, Any] | None) -> bytes | None:
-        """The compiled filter of a profile, by its hash."""
-        if not profile:
-            return None
-        key = marshal.dumps(profile)  # the cheapest faithful key: a profile has 400 names
-        if key not in self._programs:
-            self._programs[key] = seccomp.compile_filter(profile)
-        return self._programs[key]
+    def _program(self, profile: dict[str, Any] | None) -> seccomp.Filter | None:
+        """The compiled filter of a profile."""
+        try:
+            return self._filters.of(profile)
+        except ValueError as error:
+            raise UsageError(f"seccomp profile: {error}", "mend linux.seccomp of its config.json, or create it again") from None
 
 
 def _checked(container: Any) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 from ..errors import UsageError, near
 from ..linux import capabilities
 from ..protocol import ContainerConfig
-from . import defaults
-from .seccomp_profile import default_profile
+from . import defaults, seccomp_profile
 
 _OPTIONS = ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups")
 _TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
@@ -55,7 +54,7 @@ def privileges_of(config: ContainerConfig, private_user: bool) -> Privileges:
     open_calls = options.seccomp == "unconfined" or (config.privileged and not options.seccomp)
     return Privileges(
         capabilities=names,
-        seccomp=None if open_calls else seccomp_of(options.seccomp, names),
+        seccomp=None if open_calls else seccomp_profile.resolve(options.seccomp, names),
         no_new_privileges=options.no_new_privileges,
         apparmor=_apparmor(options.apparmor, config.privileged),
         masked=masked,
@@ -138,12 +137,6 @@ def _names(texts: Iterable[str], option: str) -> list[str]:
             raise UsageError(f"{option} {text!r} is not a capability", near(name.removeprefix("CAP_"), plain) or "see capabilities(7)")
         found.append(name)
     return list(dict.fromkeys(found))
-
-
-def seccomp_of(value: str, names: list[str]) -> dict[str, Any]:
-    if value in ("", "builtin"):
-        return default_profile(names)
-    raise UsageError(f"--security-opt seccomp={value}: profiles of one's own come later", "unconfined or builtin")
 
 
 def _apparmor(profile: str, privileged: bool) -> str:

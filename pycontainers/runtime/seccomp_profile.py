@@ -1,96 +1,145 @@
-"""The default seccomp profile: what Docker's default allows, in the OCI form (moby's profile, as of 2026).
+"""Seccomp profiles in Docker's format, to the OCI ``linux.seccomp`` object that a container is started with.
 
-Everything not named here fails with EPERM. ``clone3`` fails with ENOSYS, because a filter cannot look through its pointer to
-see the namespace flags: C libraries then fall back to ``clone``, whose flags are checked. io_uring is absent: it does file
-and network work that no filter sees.
+Docker's format says for which architectures, capabilities and kernels a rule holds; the OCI object is what is left for one container.
+The default profile, ``seccomp.json`` beside this file, is in that format as well: a copy of it is where one's own begins.
 """
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+from collections.abc import Collection, Sequence
 from typing import Any
 
-_ALWAYS = """
-accept accept4 access adjtimex alarm arch_prctl bind brk cachestat capget capset chdir chmod chown clock_adjtime clock_getres
-clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl
-epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat
-faccessat2 fadvise64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr
-flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_requeue futex_wait futex_waitv futex_wake
-futimesat getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid
-getpriority getrandom getresgid getresuid getrlimit get_robust_list getrusage getsid getsockname getsockopt get_thread_area gettid
-gettimeofday getuid getxattr getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel ioctl io_destroy
-io_getevents io_pgetevents ioprio_get ioprio_set io_setup io_submit kill landlock_add_rule landlock_create_ruleset
-landlock_restrict_self lchown lgetxattr link linkat listen listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat
-madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap
-modify_ldt mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink mremap mseal msgctl msgget msgrcv
-msgsnd msync munlock munlockall munmap name_to_handle_at nanosleep newfstatat open openat openat2 pause pidfd_open
-pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 process_mrelease
-pselect6 ptrace pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg remap_file_pages
-removexattr removexattrat rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask
-rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_getaffinity sched_getattr sched_getparam
-sched_get_priority_max sched_get_priority_min sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr
-sched_setparam sched_setscheduler sched_yield seccomp select semctl semget semop semtimedop sendfile sendmmsg sendmsg sendto setfsgid
-setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit set_robust_list setsid
-setsockopt set_thread_area set_tid_address setuid setxattr setxattrat shmat shmctl shmdt shmget shutdown sigaltstack signalfd
-signalfd4 socketpair splice stat statfs statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create
-timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask
-uname unlink unlinkat uretprobe utime utimensat utimes vfork vmsplice wait4 waitid write writev process_vm_readv process_vm_writev
-lsm_get_self_attr lsm_set_self_attr lsm_list_modules
-""".split()
+from ..errors import UsageError
+from ..linux.seccomp_compiler import compile_filter
 
-#: capability -> calls that are allowed to a container that has it (Docker's conditional groups)
-_WITH_CAPABILITY = {
-    "CAP_DAC_READ_SEARCH": "open_by_handle_at",
-    "CAP_SYS_ADMIN": "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick listmount lookup_dcookie mount mount_setattr "
-    "move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname setns statmount "
-    "syslog umount umount2 unshare",
-    "CAP_SYS_BOOT": "reboot",
-    "CAP_SYS_CHROOT": "chroot",
-    "CAP_SYS_MODULE": "delete_module init_module finit_module",
-    "CAP_SYS_PACCT": "acct",
-    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise",
-    "CAP_SYS_RAWIO": "iopl ioperm",
-    "CAP_SYS_TIME": "settimeofday clock_settime",
-    "CAP_SYS_TTY_CONFIG": "vhangup",
-    "CAP_SYS_NICE": "get_mempolicy mbind migrate_pages move_pages set_mempolicy set_mempolicy_home_node",
-    "CAP_SYSLOG": "syslog",
-    "CAP_BPF": "bpf",
-    "CAP_PERFMON": "perf_event_open",
-}
+BUILTIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seccomp.json")
 
-_NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* that clone(2) takes (NEWTIME cannot be given to it)
-_AF_ALG, _AF_VSOCK = 38, 40
+_ARCHES = {"x86_64": ("SCMP_ARCH_X86_64", "amd64"), "aarch64": ("SCMP_ARCH_AARCH64", "arm64")}  # uname -m -> OCI name, Go's name
+_PASSED_ON = ("defaultAction", "defaultErrnoRet", "architectures", "flags", "listenerPath", "listenerMetadata")
+_RULE = ("names", "action", "errnoRet", "args")
 
 
-def default_profile(capabilities: list[str]) -> dict[str, Any]:
-    """The OCI ``linux.seccomp`` object for a container with these capabilities."""
-    allowed = set(_ALWAYS)
-    for capability in capabilities:
-        allowed.update(_WITH_CAPABILITY.get(capability, "").split())
-    allow = "SCMP_ACT_ALLOW"
-    calls: list[dict[str, Any]] = [{"names": sorted(allowed), "action": allow}]
-    # personality: Linux, UNAME26, ADDR_NO_RANDOMIZE, both, and the query
-    calls += [
-        {"names": ["personality"], "action": allow, "args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]}
-        for value in (0x0, 0x0008, 0x20000, 0x20008, 0xFFFFFFFF)
-    ]
-    # AF_VSOCK leads to the hypervisor and AF_ALG to kernel code with a long list of holes: neither is namespaced.
-    calls += [
-        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG, "op": "SCMP_CMP_LT"}]},
-        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_ALG + 1, "op": "SCMP_CMP_EQ"}]},
-        {"names": ["socket"], "action": allow, "args": [{"index": 0, "value": _AF_VSOCK, "op": "SCMP_CMP_GT"}]},
-    ]
-    if "CAP_SYS_ADMIN" not in capabilities:
-        calls += [
-            {
-                "names": ["clone"],
-                "action": allow,
-                "args": [{"index": 0, "value": _NAMESPACE_FLAGS, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}],
-            },
-            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
-        ]
-    return {
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": 1,
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
-        "syscalls": calls,
-    }
+def resolve(value: str | None, capabilities: Sequence[str]) -> dict[str, Any] | None:
+    """What ``--security-opt seccomp=VALUE`` means: ``unconfined`` (None), ``builtin`` (also for None), or the path of a profile.
+
+    :param capabilities: the container's, by their full names. :raises UsageError: no profile there, or one that makes no sense.
+    """
+    if value == "unconfined":
+        return None
+    if value in (None, "", "builtin"):
+        return default_profile(capabilities)
+    assert value is not None
+    return _convert(value, load(value), capabilities)
+
+
+def default_profile(capabilities: Sequence[str]) -> dict[str, Any]:
+    """The OCI object of the default profile, for a container with these capabilities on this machine."""
+    return from_docker(load(BUILTIN), capabilities, *_here())
+
+
+def load(path: str) -> dict[str, Any]:
+    """The JSON object in a file: Docker's format, or an OCI object as it is. :raises UsageError:"""
+    try:
+        with open(path, "rb") as file:
+            profile = json.load(file)
+    except OSError as error:
+        raise UsageError(f"seccomp profile {path}: {error.strerror}", "give builtin, unconfined, or the path of a JSON file") from None
+    except ValueError as error:
+        raise UsageError(f"seccomp profile {path} is not JSON: {error}", "") from None
+    if not isinstance(profile, dict):
+        raise UsageError(f"seccomp profile {path}: not an object with a defaultAction", f"{BUILTIN} is an example")
+    return profile
+
+
+def from_docker(profile: dict[str, Any], capabilities: Collection[str], machine: str, kernel: str) -> dict[str, Any]:
+    """The OCI object for a container with these capabilities, on this machine (uname -m) and kernel (uname -r).
+
+    An OCI object comes out as it went in. :raises ValueError: what no profile of either kind may contain.
+    """
+    native, go_name = _ARCHES.get(machine, ("", machine))
+    result = {key: profile[key] for key in _PASSED_ON if key in profile}
+    if profile.get("archMap"):
+        if profile.get("architectures"):
+            raise ValueError("architectures and archMap exclude each other")
+        found = [entry for entry in _objects(profile, "archMap") if entry.get("architecture") == native]
+        result["architectures"] = [native, *(found[0].get("subArchitectures") or ())] if found else []
+    _number(result, "defaultErrnoRet", profile.get("defaultErrno"))
+    result["syscalls"] = [_rule(entry) for entry in _objects(profile, "syscalls") if _holds(entry, capabilities, go_name, _version(kernel))]
+    return result
+
+
+def _convert(path: str, profile: dict[str, Any], capabilities: Sequence[str]) -> dict[str, Any]:
+    machine, kernel = _here()
+    try:
+        result = from_docker(profile, capabilities, machine, kernel)
+        compile_filter(result, machine)  # whether it can be: now, not when the container starts
+    except ValueError as error:
+        raise UsageError(f"seccomp profile {path}: {error}", f"{BUILTIN} is an example") from None
+    return result
+
+
+def _here() -> tuple[str, str]:
+    machine = os.uname()
+    return machine.machine, machine.release
+
+
+def _objects(holder: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = holder.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+        raise ValueError(f"{key} is not a list of objects")
+    return found
+
+
+def _rule(entry: dict[str, Any]) -> dict[str, Any]:
+    result = {key: entry[key] for key in _RULE if entry.get(key) is not None}
+    if entry.get("name"):  # what the format had before there were lists of names
+        if entry.get("names"):
+            raise ValueError(f"{entry['name']}: name and names exclude each other")
+        result["names"] = [entry["name"]]
+    _number(result, "errnoRet", entry.get("errno"))
+    return result
+
+
+def _number(holder: dict[str, Any], key: str, name: Any) -> None:
+    """Podman's way to give an error: by its name, which counts where both are given."""
+    if name:
+        number = getattr(errno, str(name), None)
+        if not isinstance(number, int):
+            raise ValueError(f"unknown error {name!r}")
+        holder[key] = number
+
+
+def _holds(entry: dict[str, Any], capabilities: Collection[str], machine: str, kernel: tuple[int, int]) -> bool:
+    """Whether a rule is for this container: all capabilities and one of the architectures of ``includes``, none of ``excludes``."""
+    includes, excludes = _filter(entry, "includes"), _filter(entry, "excludes")
+    return not (
+        (excludes["arches"] and machine in excludes["arches"])
+        or any(capability in capabilities for capability in excludes["caps"])
+        or (excludes["minKernel"] and kernel >= _version(excludes["minKernel"]))
+        or (includes["arches"] and machine not in includes["arches"])
+        or not all(capability in capabilities for capability in includes["caps"])
+        or (includes["minKernel"] and kernel < _version(includes["minKernel"]))
+    )
+
+
+def _filter(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    found = entry.get(key) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} is not an object")
+    result = {"arches": found.get("arches") or [], "caps": found.get("caps") or [], "minKernel": found.get("minKernel") or ""}
+    for name in ("arches", "caps"):
+        if not isinstance(result[name], list):
+            raise ValueError(f"{key}.{name} is not a list")
+    return result
+
+
+def _version(release: Any) -> tuple[int, int]:
+    """(major, minor) of a kernel release."""
+    parts = str(release).split("-")[0].split(".")
+    try:
+        return int(parts[0]), int(parts[1])
+    except (IndexError, ValueError):
+        raise ValueError(f"kernel version {release!r} is not like 4.8") from None

@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from ..errors import ContainersError, IsolationError
-from ..linux import cgroups, namespaces, sockets
+from ..linux import cgroups, namespaces, seccomp, sockets
 from ..linux.idmap import write_maps
 from . import hooks, rootfs
 from .confine import Confinement, rlimits
@@ -37,7 +37,7 @@ class Starting:
         *,
         stage: str,
         idmap: int | None,
-        program: bytes | None,
+        program: seccomp.Filter | None,
         wait: Waiting | None = None,
     ) -> None:
         self.spec, self.roots, self.stage = spec, roots, stage
@@ -46,10 +46,15 @@ class Starting:
         self.pid, self.pidfd = 0, -1
         self.console = -1
         self._channel: socket.socket | None = None
+        self._agent: socket.socket | None = None  # who gets the seccomp listener
+        self._heard = b""
+        self._listener = -1
         self._outer = -1  # the mount namespace that hooks run in
 
     def begin(self, stdio: tuple[int, int, int], group: Any) -> None:
         """Mounts made outside, then the clone. ``stdio`` is closed here, in the child it is kept."""
+        if self.program is not None and self.program.listens and self.wait.listener < 0:
+            self._agent = agent_of(self.spec)
         confinement = Confinement(self.spec["process"], self.program)
         _check(self.spec["linux"])
         early = rootfs.early_binds(self.spec)
@@ -132,7 +137,11 @@ class Starting:
     def execute(self) -> None:
         """Synchronisation point 2: let it go on to execve; returns when the program has been executed. :raises ContainersError:"""
         self._send(b"2")
-        if self._answer() is not None:
+        answer = self._answer()
+        if answer is not None and answer.get("listener") and self._agent is not None:
+            hand_over(self._agent, self.spec, hooks.state(self.spec, self.wait.about, "creating", self.pid), self._listener)
+            answer = self._answer()
+        if answer is not None:
             raise ContainersError("the container's first process answered out of order", "")
         assert self._channel is not None
         self._channel.close()
@@ -166,17 +175,43 @@ class Starting:
     def _answer(self) -> dict[str, Any] | None:
         """One line from init. None when the channel closed by execve (or death). An error is raised here."""
         assert self._channel is not None
-        data = b""
-        while not data.endswith(b"\n"):
+        while b"\n" not in self._heard:
             chunk, fds, _, _ = socket.recv_fds(self._channel, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-            if fds:
-                self.console = fds[0]
             if not chunk:
                 return None
-            data += chunk
-        message: dict[str, Any] = json.loads(data)
+            self._heard += chunk
+            if fds and b'"listener"' in self._heard:
+                self._listener = fds[0]
+            elif fds:
+                self.console = fds[0]
+        line, _, self._heard = self._heard.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
         sockets.raise_error(message)
         return message
+
+
+def agent_of(spec: dict[str, Any]) -> socket.socket:
+    """A connection to the seccomp agent of the profile. :raises ContainersError: nobody listens there."""
+    path = spec["linux"]["seccomp"]["listenerPath"]
+    try:
+        return seccomp.connect_agent(path)
+    except OSError as error:
+        raise ContainersError(
+            f"seccomp agent {path}: {error.strerror or error}", "start the agent first"
+        ) from None
+
+
+def hand_over(agent: socket.socket, spec: dict[str, Any], state: dict[str, Any], listener: int) -> None:
+    """The filter's listener, closed here, goes to the agent with the container process state (config-linux, Seccomp).
+
+    ``state``: as hooks get it. :raises ContainersError: the agent does not take it.
+    """
+    profile = spec["linux"]["seccomp"]
+    whole = {"ociVersion": state["ociVersion"], "pid": state["pid"], "metadata": profile.get("listenerMetadata") or "", "state": state}
+    try:
+        seccomp.hand_over(agent, whole, listener)
+    except OSError as error:
+        raise ContainersError(f"seccomp agent {profile['listenerPath']}: {error.strerror or error}", "") from None
 
 
 def _open_namespace(namespace: dict[str, Any]) -> int:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from .. import errors
 from ..errors import ContainersError, StateError
-from ..linux import process, signals, sockets, syscalls
+from ..linux import process, seccomp, signals, sockets, syscalls
 from ..metrics import history
 from ..metrics.sample import Sampler
 from ..network import client as network
@@ -32,6 +32,7 @@ from ..protocol import Port
 from . import changes, groups, joining, journal, state
 from .control import Connection, Control
 from .health import Health
+from .init import Waiting
 from .loop import Loop
 from .marks import mark
 from .output import Input, Output
@@ -61,7 +62,7 @@ class Supervisor:
         stdin: int = -1,
         spec: dict[str, Any],
         idmap: int | None = None,
-        program: bytes | None = None,
+        program: seccomp.Filter | None = None,
     ) -> None:
         self.home, self.run_dir, self.id = home, run, container_id
         self.folder = f"{home}/containers/{container_id}"
@@ -168,7 +169,12 @@ class Supervisor:
         if self._size and self.tty:
             self.spec["process"]["consoleSize"] = {"height": self._size[0], "width": self._size[1]}
         self._starting = starting = Starting(
-            self.spec, self.record["rootfs"] | {"home": self.home}, stage=f"{self.run_dir}/stage", idmap=self.idmap, program=self.program
+            self.spec,
+            self.record["rootfs"] | {"home": self.home},
+            stage=f"{self.run_dir}/stage",
+            idmap=self.idmap,
+            program=self.program,
+            wait=Waiting(about={"id": self.id, "bundle": self.folder}),
         )
         self._started = time.time()
         starting.begin(self._stdio(), self._group)
