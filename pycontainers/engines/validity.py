@@ -124,6 +124,8 @@ def _check_sysctls(config: ContainerConfig) -> None:
         dotted = name.replace("/", ".")
         if not re.fullmatch(r"[a-z0-9_.*-]+", dotted, re.IGNORECASE) or ".." in dotted or "\0" in value or "\n" in value:
             raise UsageError(f"--sysctl {name}={value} is not a kernel setting", "for example --sysctl net.core.somaxconn=1024")
+        if not value:
+            raise UsageError(f"--sysctl {name} has no value", f"for example --sysctl {name}=1")
         if dotted.startswith("net."):
             kind, mode = "network", config.network
         elif dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
