@@ -1,4 +1,4 @@
-"""A build as one display that is updated in place: a line per step, output of the running one, all output of a failed one."""
+"""A build, or a transfer, as one display that is updated in place: a line per step, output of the running one, all of a failed one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Work
+from ..events import Done, Event, Note, Progress, StepFinished, StepOutput, StepStarted, Work
+from ..metrics.series import format_bytes
 from ..text import EscapeFilter, clean, one_line
 from . import html
 
@@ -47,6 +48,7 @@ class BuildView:
         self.steps: dict[int, Step] = {}
         self.notes: list[str] = []
         self.done = ""
+        self.moved = ""
         self.lock = threading.Lock()
 
     def handle(self, event: Event) -> None:
@@ -60,6 +62,8 @@ class BuildView:
                 step.seconds, step.state = event.seconds, "cached" if event.cached else "done"
             elif isinstance(event, Note):
                 self.notes.append(event.text)
+            elif isinstance(event, Progress):
+                self.moved = f"{event.text}: {format_bytes(event.done)}"
             elif isinstance(event, Done):
                 self.done = f"built {event.name} in {event.seconds:.2f} s"
 
@@ -89,6 +93,7 @@ class BuildView:
             parts.append(f"{_ICONS[step.state]} {place} {one_line(step.text)}  {took}")
             parts += [f"    {line}" for line in lines]
         parts += [f"△ {one_line(note)}" for note in self.notes]
+        parts += [one_line(self.moved)] if self.moved and not self.done else []
         return "\n".join([*parts, one_line(self.done)] if self.done else parts) or "build starts"
 
     def _html(self) -> str:
@@ -102,6 +107,8 @@ class BuildView:
                     html.block("\n".join(lines), f"border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
                 )
         parts += [f"<div>{html.colored('△ ' + one_line(note), html.WARN)}</div>" for note in self.notes]
+        if self.moved and not self.done:
+            parts.append(f"<div>{html.muted(one_line(self.moved))}</div>")
         if self.done:
             parts.append(f"<div><b>{html.text(self.done)}</b></div>")
         return f'<div role="log" aria-label="build">{"".join(parts) or "build starts"}</div>'
@@ -140,7 +147,12 @@ def show(work: Work[T]) -> T:
     """Draw ``work`` in the running cell; return its result. The last state is the one that stays in the notebook."""
     from IPython import display as ipython
 
+    try:
+        first = next(work)
+    except StopIteration as stop:
+        return cast(T, stop.value)  # over before there was anything to show
     view, display = BuildView(), cast(Any, ipython.display)
+    view.handle(first)
     handle = display(view.bundle(), raw=True, display_id=True)
     with _Ticker(view, handle):
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_engine import FakeEngine, sample
 
-from pycontainers.events import Done, Note, StepFinished, StepOutput, StepStarted
+from pycontainers.events import Done, Note, Progress, StepFinished, StepOutput, StepStarted
 from pycontainers.notebook import plots, svg
 from pycontainers.notebook.progress import BuildView
 from pycontainers.objects import Container
@@ -157,6 +157,15 @@ def build_events() -> list[Any]:
         StepStarted(2, 3, "app", f"RUN {HOSTILE}"),
         StepOutput(2, "stdout", b"".join(b"line %d\n" % n for n in range(20))),
     ]
+
+
+def test_a_transfer_is_shown_by_how_far_it_is() -> None:
+    view = BuildView()
+    view.handle(Progress(f"/data/{HOSTILE}", 3 << 20))
+    plain, page = view.bundle()["text/plain"], view.bundle()["text/html"]
+    assert "/data/" in plain and "3.0 MiB" in plain and not Tags(page).tags & {"script", "img"}
+    view.handle(Done("web:tools", 1.0))
+    assert "3.0 MiB" not in view.bundle()["text/plain"]
 
 
 def test_build_view() -> None:
