@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the tests run as real peers: installed on Debian and Ubuntu as root; what is missing after that is named, and no failure.
 set -eu
-wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git newuidmap:uidmap pasta:passt slirp4netns:slirp4netns busybox:busybox-static
+wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git busybox:busybox-static
 newuidmap:uidmap pasta:passt slirp4netns:slirp4netns"
 missing() {
     for pair in $wanted; do
