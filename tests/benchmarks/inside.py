@@ -20,25 +20,26 @@ _WORK = """
 import json, sys, time
 def cpu():
     x = 1
-    for i in range(3000000):
+    for i in range(500000):
         x = (x * 31 + i) & 0xFFFFFFFF
 source, target = bytearray(b"x") * (64 << 20), bytearray(64 << 20)
 def memory():
-    for _ in range(12):
+    for _ in range(2):
         target[:] = source
 buffer = bytearray(1 << 20)
 def read():
-    for _ in range(6):
+    for _ in range(2):
         with open(sys.argv[1], "rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
 found = {}
 for work in (cpu, memory, read):
-    if work is not cpu:
+    times = []
+    for _ in range(8):
+        begun = time.perf_counter()
         work()
-    begun = time.perf_counter()
-    work()
-    found[work.__name__] = time.perf_counter() - begun
+        times.append(time.perf_counter() - begun)
+    found[work.__name__] = min(times)  # who is interrupted by others for a moment measures them, not the container
 print(json.dumps(found))
 """
 
@@ -63,12 +64,16 @@ for attempt in range(200):
     except OSError:
         time.sleep(0.02)
 block = bytes(1 << 18)
-begun = time.perf_counter()
-while time.perf_counter() - begun < 0.3:
-    conn.sendall(block)
+rates = []
+for _ in range(5):
+    begun, sent = time.perf_counter(), 0
+    while time.perf_counter() - begun < 0.1:
+        conn.sendall(block)
+        sent += len(block)
+    rates.append(sent / (time.perf_counter() - begun))
 conn.shutdown(socket.SHUT_WR)
-total = int(conn.recv(20, socket.MSG_WAITALL))
-print(total / (time.perf_counter() - begun))
+assert int(conn.recv(20, socket.MSG_WAITALL)) >= sent
+print(max(rates[1:]))
 """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Kernel:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         self.manager._kernel_spec = KernelSpec(argv=argv, display_name="bench", language="python")
         root = str(Path(__file__).resolve().parents[2])
-        self.manager.start_kernel(cwd=root, env={**os.environ, "PYTHONPATH": root})
+        self.manager.start_kernel(cwd=root, env={**os.environ, "PYTHONPATH": root}, stderr=subprocess.DEVNULL)
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=self.SECONDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import subprocess
 import time
 from typing import Any
@@ -32,6 +31,8 @@ def _warm(house: House) -> None:
         "bridge": lambda: kernel(f"cell.start({image!r}, 'bridge')"),
         "call none": lambda: kernel(f"cell.call({image!r}, 'none')"),
         "call bridge": lambda: kernel(f"cell.call({image!r}, 'bridge')"),
+        "line none": lambda: kernel(f"cell.magic({image!r}, 'none')"),
+        "line bridge": lambda: kernel(f"cell.magic({image!r}, 'bridge')"),
     }
     in_turn(ours | theirs, 2)
     found = in_turn(ours | theirs, house.runs)
@@ -41,6 +42,7 @@ def _warm(house: House) -> None:
         report.times(f"first output, network {network}", [run["first"] for run in found[network]], 20)
         report.times(f"run --rm, network {network}, until nothing is left", gone[network])
         report.times(f"pc.run(..., rm=True), network {network}, the call", found[f"call {network}"])
+        report.times(f"%container run --rm, network {network}, the line", found[f"line {network}"])
     for name in theirs:
         report.times(name, found[name])
     if "crun run" in theirs:
@@ -174,16 +176,13 @@ def heap(house: House) -> None:
     report.heading(f"a kernel with a heap of 2 GB, every page of it touched, beside one without, {pairs} pairs")
     fill = "heap = bytearray(2 << 30)\nfor place in range(0, len(heap), 4096): heap[place] = 1"
     with Kernel() as small, Kernel(fill) as large:
-        calls = {
-            f"{what} {name}": lambda kernel=kernel, what=what: kernel(f"cell.{what}({house.image!r}, 'none')")
-            for what in ("start",)
-            for name, kernel in (("small", small), ("large", large))
-        }
+        kernels = {"small": small, "large": large}
+        calls = {name: lambda kernel=kernel: kernel(f"cell.start({house.image!r}, 'none')") for name, kernel in kernels.items()}
         in_turn(calls, 3)
         found = in_turn(calls, pairs)
-        rss = statistics.median([_resident(large.pid)]) / (1 << 30)
+        rss = _resident(large.pid) / (1 << 30)
     for part in ("first", "gone"):
-        ours, theirs = ([run[part] for run in found[f"start {name}"]] for name in ("large", "small"))
+        ours, theirs = ([run[part] for run in found[name]] for name in ("large", "small"))
         report.times(f"{part}, small heap", theirs)
         report.times(f"{part}, heap of {rss:.1f} GB", ours)
         report.interval(f"{part}: large / small", ours, theirs, below=1.0)
