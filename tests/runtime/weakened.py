@@ -24,6 +24,13 @@ def nothing() -> None:
     """The real one, as a process of its own."""
 
 
+def read_only_interpreter() -> None:
+    """An ordinary user's launcher is executed anew by its own path (a launcher of root is started by the client: see the test)."""
+    from pycontainers.linux import executable
+
+    replace(executable, "guarded", lambda program, environment: (program, -1))
+
+
 # -- names and paths
 
 
@@ -341,11 +348,16 @@ def socket_by_path() -> None:
 def main() -> None:
     package, home, run, *names = sys.argv[1:]
     sys.path.insert(0, package)
-    from pycontainers.runtime import launcher
+    from pycontainers.runtime import launcher, rootless
 
     for name in names:
         globals()[name]()
-    launcher.main(home, run)
+    if os.geteuid() == 0:
+        launcher.main(home, run)
+        return
+    # An ordinary user's launcher enters his namespaces first, where it is root, and is then executed anew.
+    replace(rootless, "launcher_argv", lambda *arguments: [sys.executable, "-I", "-S", *sys.argv])
+    rootless.main(home, run)
 
 
 if __name__ == "__main__":
