@@ -21,7 +21,7 @@ except ImportError:
     from hashlib import blake2b
 
 __all__ = ["ACTIONS", "ARCHITECTURES", "FLAGS", "OPERATORS", "Filter", "Filters"]
-__all__ += ["compile_filter", "connect_agent", "hand_over", "load", "notifies"]
+__all__ += ["check", "compile_filter", "connect_agent", "hand_over", "load", "notifies"]
 
 _SET_MODE_FILTER = 1
 FLAGS = {
@@ -85,6 +85,12 @@ class Filters:
             program = compile_filter(profile)
             _write(self._folder, path, program)
         return Filter(program, _flags(profile))
+
+
+def check(profile: dict[str, Any]) -> None:
+    """:raises ValueError: what no filter can be made of."""
+    compile_filter(profile)
+    _flags(profile)
 
 
 def load(program: bytes, flags: int = 0) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from ..linux.seccomp_compiler import compile_filter
+from ..linux import seccomp
 
 BUILTIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seccomp.json")
 
@@ -75,7 +75,7 @@ def _convert(path: str, profile: dict[str, Any], capabilities: Sequence[str]) ->
     machine, kernel = _here()
     try:
         result = from_docker(profile, capabilities, machine, kernel)
-        compile_filter(result, machine)  # whether it can be: now, not when the container starts
+        seccomp.check(result)  # now, not when the container starts
     except ValueError as error:
         raise UsageError(f"seccomp profile {path}: {error}", f"{BUILTIN} is an example") from None
     return result

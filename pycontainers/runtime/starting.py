@@ -20,6 +20,8 @@ from . import hooks, rootfs
 from .confine import Confinement, rlimits
 from .init import Init, Waiting
 
+_PF_FORKNOEXEC = 0x40  # of the flags in proc_pid_stat(5): forked, and no execve since (<linux/sched.h>)
+
 
 class Starting:
     """One start of one container.
@@ -143,6 +145,9 @@ class Starting:
             answer = self._answer()
         if answer is not None:
             raise ContainersError("the container's first process answered out of order", "")
+        if not _executed(self.pid):
+            needed = "a seccomp profile has to allow execve, and without no-new-privileges capset and prctl"
+            raise ContainersError("the container's first process ended before its program was executed", needed if self.program else "")
         assert self._channel is not None
         self._channel.close()
         self._hooks("poststart", "running")
@@ -188,6 +193,16 @@ class Starting:
         message: dict[str, Any] = json.loads(line)
         sockets.raise_error(message)
         return message
+
+
+def _executed(pid: int) -> bool:
+    """Whether a child of ours, perhaps dead, came as far as execve: a filter may have forbidden it to say why not, or killed it."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except OSError:
+        return True  # gone: nobody can tell
+    return not flags & _PF_FORKNOEXEC
 
 
 def agent_of(spec: dict[str, Any]) -> socket.socket:

@@ -1,0 +1,239 @@
+"""Seccomp in real containers: 32-bit programs, profiles of one's own, both orders with no_new_privs, a listener with its agent."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import platform
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycontainers import errors
+from pycontainers.protocol import Mount
+from pycontainers.runtime import defaults, seccomp_profile
+
+from . import i386
+
+SOCKET, SOCKETCALL, AF_INET, AF_ALG = 359, 102, 2, 38  # numbers on i386
+_NOTIF_RECV, _NOTIF_SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_* of <linux/seccomp.h>
+
+pytestmark = pytest.mark.root
+intel = pytest.mark.skipif(platform.machine() != "x86_64", reason=f"i386 programs run on x86_64, this is {platform.machine()}")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Any:
+    """The mount of an i386 program that says hello and exits with the errno of a system call, 0 without one."""
+
+    def make(*call: int) -> Mount:
+        path = tmp_path / "program"
+        path.write_bytes(i386.program(b"hello\n", first=i386.call(*call) if call else b""))
+        path.chmod(0o755)
+        return Mount("bind", "/program", str(path), read_only=True)
+
+    return make
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Any:
+    """The path of a profile: the default one as an OCI object, with changes."""
+
+    def make(**changes: Any) -> str:
+        path = tmp_path / "profile.json"
+        path.write_text(json.dumps(seccomp_profile.default_profile(defaults.CAPABILITIES) | changes))
+        return f"seccomp={path}"
+
+    return make
+
+
+@intel
+def test_a_32_bit_program_runs(run: Any, program: Any) -> None:
+    assert run("/program", mounts=(program(),)) == "hello\n"
+    assert run.status.code == 0
+
+
+@intel
+@pytest.mark.parametrize(
+    ("call", "code"),
+    [
+        ((SOCKET, AF_INET, 1), 0),
+        ((SOCKET, AF_ALG, 5), errno.EPERM),
+        ((SOCKETCALL, 1, 0), errno.ENOSYS),  # the same by way of a pointer, which no filter can follow
+        ((20,), -os.getpid()),  # getpid: 1 in there
+    ],
+    ids=["socket", "AF_ALG", "socketcall", "getpid"],
+)
+def test_its_calls_are_filtered_by_its_own_numbers(run: Any, program: Any, call: tuple[int, ...], code: int) -> None:
+    run("/program", mounts=(program(*call),))
+    if call[0] == 20:
+        assert run.status.code == 256 - 1  # minus its result
+    elif code:
+        assert run.status.code == code
+    else:
+        assert run.status.code > 200  # minus a descriptor
+
+
+@intel
+def test_a_32_bit_program_is_killed_where_its_architecture_is_not_admitted(run: Any, program: Any, profile: Any) -> None:
+    assert run("/program", mounts=(program(),), security_opt=(profile(architectures=["SCMP_ARCH_X86_64"]),)) == ""
+    assert run.status.code == 128 + 31  # SIGSYS
+
+
+@pytest.mark.parametrize("privileges", ["no-new-privileges=true", "no-new-privileges=false"])
+def test_both_orders(run: Any, privileges: str) -> None:
+    """Without no_new_privs the filter is loaded while CAP_SYS_ADMIN is there; what the program gets is the same."""
+    script = "grep -E '^(NoNewPrivs|Seccomp|CapEff|CapInh|CapAmb):' /proc/self/status; unshare -m true; echo $?"
+    for user in ("", "65534"):
+        lines = run("sh", "-c", script, user=user, security_opt=(privileges,)).split()
+        values = dict(zip(lines[:10:2], lines[1:10:2], strict=True))
+        assert values["NoNewPrivs:"] == ("1" if privileges.endswith("true") else "0")
+        assert values["Seccomp:"] == "2"
+        assert (int(values["CapEff:"], 16) == 0) == (user != "")
+        assert not int(values["CapEff:"], 16) >> 21 & 1  # CAP_SYS_ADMIN
+        assert int(values["CapInh:"], 16) == int(values["CapAmb:"], 16) == 0
+        assert lines[-1] == "1"
+
+
+def strict(*names: str) -> dict[str, Any]:
+    return {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": list(names), "action": "SCMP_ACT_ALLOW"}]}
+
+
+@intel
+def test_the_least_that_a_profile_has_to_allow(run: Any, program: Any, tmp_path: Path) -> None:
+    """execve, and what drops the capabilities where the filter comes first. The program itself writes and exits."""
+    path = tmp_path / "strict.json"
+    option, archs = f"seccomp={path}", {"architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]}
+    path.write_text(json.dumps(strict("execve", "write", "exit") | archs))
+    assert run("/program", mounts=(program(),), security_opt=(option, "no-new-privileges")) == "hello\n"
+    with pytest.raises(errors.ContainersError, match="ended before its program was executed") as found:
+        run("/program", mounts=(program(),), security_opt=(option, "no-new-privileges=false"))
+    assert "capset" in found.value.hint
+    path.write_text(json.dumps({"defaultAction": "SCMP_ACT_KILL", "syscalls": []}))
+    with pytest.raises(errors.ContainersError, match="ended before its program was executed"):
+        run("/program", mounts=(program(),), security_opt=(option, "no-new-privileges"))
+    path.write_text(json.dumps(strict("execve", "write", "exit", "capset", "prctl") | archs))
+    assert run("/program", mounts=(program(),), security_opt=(option, "no-new-privileges=false")) == "hello\n"
+
+
+def test_a_profile_of_docker_s_format_by_its_path(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    rules = json.loads(Path(seccomp_profile.BUILTIN).read_text())
+    no_folders = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EXDEV}
+    with_net_raw = no_folders | {"includes": {"caps": ["CAP_NET_RAW"]}}
+    path.write_text(json.dumps(rules | {"syscalls": [with_net_raw, *rules["syscalls"]]}))
+    assert run("sh", "-c", "mkdir /a; echo $?", security_opt=(f"seccomp={path}",)) == "1\n"
+    assert "cross-device" in run.stderr
+    assert run("sh", "-c", "mkdir /a; echo $?", security_opt=(f"seccomp={path}",), cap_drop=("NET_RAW",)) == "0\n"
+    assert run("sh", "-c", "unshare -U true; echo $?", security_opt=("seccomp=unconfined",)) == "0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("{", "is not JSON"),
+        ("[]", "not an object"),
+        ('{"syscalls": []}', "unknown action None"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "ALLOW"}]}', "read: unknown action 'ALLOW'"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "flags": ["FAST"]}', "unknown flag 'FAST'"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}', "needs a listenerPath"),
+        ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {}, "archMap": 3}', "archMap is not a list"),
+        (
+            '{"defaultAction": "SCMP_ACT_LOG", "syscalls": [{"names": ["x"], "action": "SCMP_ACT_LOG", "includes": {"minKernel": "old"}}]}',
+            "kernel version 'old'",
+        ),
+    ],
+)
+def test_a_profile_that_makes_no_sense_leaves_nothing(run: Any, remains: Any, tmp_path: Path, text: str | None, message: str) -> None:
+    path, before = tmp_path / "wrong.json", remains()
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(errors.UsageError) as found:
+        run("true", security_opt=(f"seccomp={path}",))
+    assert str(path) in found.value.message
+    assert message in found.value.message
+    assert "\n" not in found.value.message
+    assert remains() == before
+
+
+class Agent:
+    """A seccomp agent: takes listeners, answers each call with EXDEV."""
+
+    def __init__(self, path: str) -> None:
+        self.states: list[dict[str, Any]] = []
+        self.pids: list[int] = []
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(path)
+        self._server.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                conn, _ = self._server.accept()
+            except OSError:
+                return
+            with conn:
+                data, (listener,), _, _ = socket.recv_fds(conn, 65536, 1)
+                while more := conn.recv(65536):
+                    data += more
+            self.states.append(json.loads(data))
+            threading.Thread(target=self._answer, args=(listener,), daemon=True).start()
+
+    def _answer(self, listener: int) -> None:
+        try:
+            while True:
+                request = bytearray(80)  # struct seccomp_notif
+                fcntl.ioctl(listener, _NOTIF_RECV, request)
+                number, pid = struct.unpack_from("<QI", request)
+                self.pids.append(pid)
+                fcntl.ioctl(listener, _NOTIF_SEND, bytearray(struct.pack("<QqiI", number, 0, -errno.EXDEV, 0)))
+        except OSError:
+            os.close(listener)  # nobody is filtered by it any more
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    found = Agent(str(tmp_path / "agent"))
+    yield found
+    found.close()
+
+
+def notifying(profile: Any, path: Path) -> str:
+    told = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    rules = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [told], "listenerPath": str(path), "listenerMetadata": "for me"}
+    return str(profile(**rules))
+
+
+@pytest.mark.parametrize("privileges", ["no-new-privileges=true", "no-new-privileges=false"])
+def test_calls_are_answered_by_the_agent(run: Any, profile: Any, agent: Agent, tmp_path: Path, privileges: str) -> None:
+    option = notifying(profile, tmp_path / "agent")
+    assert run("sh", "-c", "mkdir /a; echo $?", security_opt=(option, privileges)) == "1\n"
+    assert "cross-device" in run.stderr
+    (state,) = agent.states
+    assert state["fds"] == ["seccompFd"]
+    assert state["metadata"] == "for me"
+    assert state["state"]["status"] == "creating"
+    assert len(state["state"]["id"]) == 64
+    assert os.path.basename(state["state"]["bundle"]) == state["state"]["id"]
+    assert state["pid"] == state["state"]["pid"] > 1
+    assert len(agent.pids) == 1
+
+
+def test_without_its_agent_nothing_starts(run: Any, profile: Any, remains: Any, tmp_path: Path) -> None:
+    before = remains()
+    with pytest.raises(errors.ContainersError, match=r"seccomp agent .*/nobody: No such file"):
+        run("true", security_opt=(notifying(profile, tmp_path / "nobody"),))
+    assert remains() == before
