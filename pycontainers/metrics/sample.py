@@ -62,6 +62,9 @@ class Sampler:
         rx, tx = (0, 0) if net_fd is None else _network(net_fd)
         return Sample(time=time.time(), net_rx=rx, net_tx=tx, **self._counters.read())
 
+    def follow(self, init: int) -> None:
+        """The container was started again with this first process: its group, and what that counts, is the same."""
+
     def close(self) -> None:
         self._counters.close()
 
@@ -100,19 +103,22 @@ class ProcessSampler:
     and ended between two readings, take their last figures along. Throttling, limits and kills are not known.
     """
 
-    __slots__ = ("_gone", "_init", "_inside", "_namespace", "_outside", "_totals")
+    __slots__ = ("_gone", "_inside", "_namespace", "_outside", "_totals")
     note = "figures are summed over the processes: no cgroup; memory counts what is shared once, at its largest"
 
     def __init__(self, init: int) -> None:
         """:param init: the container's first process. :raises OSError: it is gone."""
-        self._init = init
+        self._totals = [0, 0, 0, 0]
+        self.follow(init)
+
+    def follow(self, init: int) -> None:
+        """The container was started again with this first process: the counters go on from where they are."""
         # Sharing its starter's pid namespace, a container is its first process and whoever descends from it.
         found = os.stat(f"/proc/{init}/ns/pid").st_ino
         self._namespace = 0 if found == os.stat("/proc/self/ns/pid").st_ino else found
         self._inside = {init: _Process(init)}
         self._outside: set[int] = set()
-        self._gone = [0, 0, 0, 0]
-        self._totals = [0, 0, 0, 0]
+        self._gone = list(self._totals)
 
     def read(self, net_fd: int | None = None) -> Sample:
         """As :meth:`Sampler.read`. Once all processes have ended the counters keep their last values."""

@@ -24,7 +24,7 @@ from .. import errors
 from ..errors import ContainersError, StateError
 from ..linux import process, seccomp, signals, sockets, syscalls
 from ..metrics import history
-from ..metrics.sample import Sampler
+from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..paths import Paths
@@ -103,7 +103,7 @@ class Supervisor:
         self._address = ""
         self._started = 0.0
         self._ring: history.Ring | None = None
-        self._sampler: Sampler | None = None
+        self._sampler: Sampler | ProcessSampler | None = None
         self._net: int | None = None
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
@@ -320,7 +320,9 @@ class Supervisor:
     def _begin_samples(self) -> None:
         if self._ring is None:
             self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
-            self._sampler = Sampler(self._group)
+            self._sampler = sampler(self._group, self.pid)
+        else:
+            self._sampler.follow(self.pid)  # type: ignore[union-attr]
         self._net = self._open_net()
         self._tick()
 
@@ -443,7 +445,7 @@ class Supervisor:
 
     def _update(self, message: dict[str, Any]) -> None:
         if message.get("resources"):
-            self._group.update(message["resources"])
+            self._note(self._group.update(message["resources"]))
         changes.update(self.folder, self.spec, self.record, message)
         self._restart.set(self.record.get("restart"))
         self.journal("update")

@@ -97,6 +97,20 @@ def test_the_last_figures_stay_when_all_has_ended(init: int) -> None:
     assert after.pids == after.memory == 0 and after.cpu_usage >= during.cpu_usage
 
 
+def test_counters_go_on_over_a_restart(init: int) -> None:
+    sums = ProcessSampler(init)
+    before = sums.read()
+    again = subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "100"])
+    try:
+        pid = first_child(again.pid)
+        sums.follow(pid)
+        after = sums.read()
+        assert after.pids == 1 and before.cpu_usage <= after.cpu_usage < before.cpu_usage + 300_000_000
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        again.wait()
+
+
 def test_block_reads_and_writes(init: int, tmp_path: Path) -> None:
     sums = ProcessSampler(init)
     before = sums.read()

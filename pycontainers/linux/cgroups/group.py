@@ -258,12 +258,15 @@ class Group:
     def freeze(self, seconds: float = 5.0) -> None:
         """Stop every process until :meth:`thaw`; returns when all of them stand still.
 
-        :raises OSError: EBUSY when they do not within ``seconds`` (one in uninterruptible sleep): they are let go again. Or the kernel
-            refused. :raises KeyError: no freezer here.
+        :raises StateError: they do not within ``seconds`` (one in uninterruptible sleep); all are let go again.
+        :raises OSError: the kernel refused. :raises KeyError: no freezer here.
         """
         if not self._freeze(seconds):
+            from ...errors import StateError
+
             self.thaw()
-            raise OSError(errno.EBUSY, f"some processes did not stop within {seconds:g} s", self.path)
+            hint = "one of them waits for a disk or a server; try again"
+            raise StateError(f"some processes of {self.path} did not stop within {seconds:g} s", hint)
 
     def _freeze(self, seconds: float) -> bool:
         module, group = self._freezer()
@@ -283,14 +286,14 @@ class Group:
                 v1.freeze(group, True)
         return True
 
-    def thaw(self) -> None:
-        """:raises OSError: the kernel refused, or EBUSY: a group above this one is frozen, so its processes stand still.
-        :raises KeyError: no freezer here.
+    def thaw(self) -> bool:
+        """Let them go on. False when they cannot yet: a group above this one is frozen.
+
+        :raises OSError: the kernel refused. :raises KeyError: no freezer here.
         """
         module, group = self._freezer()
         module.freeze(group, False)
-        if module.is_held_from_above(group):
-            raise OSError(errno.EBUSY, "a group above it is frozen", self.path)
+        return not module.is_held_from_above(group)
 
     def is_frozen(self) -> bool:
         """Whether this group itself was told to stand still (its parent may be besides). False without a freezer."""

@@ -332,13 +332,12 @@ def test_a_frozen_parent(group_path: str, start: Start) -> None:
         group.add(process.pid)
         group.freeze()
         above.freeze()
-        with pytest.raises(OSError, match="a group above it is frozen"):
-            group.thaw()
+        assert group.thaw() is False
         assert not group.is_frozen() and above.is_frozen()
         if "freezer" in cgroups.layout().controllers and cgroups.layout().version != "v2":
             with pytest.raises(OSError, match="a group above is frozen"):
                 group.kill(0.2)
-            above.thaw()
+            assert above.thaw() is True
         group.kill()
         assert process.wait(2) == -9
     finally:
