@@ -55,7 +55,7 @@ reference: $(STAMP)
 # The runtime's tests on a machine with cgroup v2 alone: RUNNER runs a command there, with this folder's wheels in /share.
 test-cgroup2: $(TESTED)
 	@test -n "$(RUNNER)" || { echo "error: no RUNNER"; echo "hint:  make test-cgroup2 RUNNER='command that runs its arguments on a cgroup v2 machine'"; exit 1; }
-	RUNNER='$(RUNNER)' BIN=$(BIN) sh tests/cgroup2.sh
+	RUNNER='$(RUNNER)' BIN=$(BIN) PYTEST_ARGS='$(PYTEST_ARGS)' sh tests/cgroup2.sh
 
 clean:
 	rm -rf $(VENV) build dist tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
