@@ -6,9 +6,11 @@ The launcher is started from a copy of the interpreter here: what a test may cha
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -145,3 +147,46 @@ class TestWrite:
 
     def test_fails_here(self, engine: Any, without: Any, leave: Any, interpreter: Path, tmp_path: Path) -> None:
         assert not is_overwritten(engine, without, leave, interpreter, tmp_path)
+
+
+class TestRuntimeOfAnEngine:
+    """``pycontainers-oci``, as podman and dockerd run it: its own process becomes the container, root inside is root outside."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> Path:
+        """Its root has this machine's /usr and a Python's libraries, by binds; no user namespace, as is an engine's default."""
+        folders = dict.fromkeys(("/usr", os.path.realpath(sys.base_prefix)))
+        links = [name for name in ("bin", "lib", "lib64") if os.path.islink(f"/{name}")]
+        root = tmp_path / "rootfs"
+        root.mkdir()
+        for name in links:
+            (root / name).symlink_to(os.readlink(f"/{name}"))
+        folders.update(dict.fromkeys(f"/{name}" for name in ("bin", "lib", "lib64") if name not in links and os.path.isdir(f"/{name}")))
+        mounts = [{"destination": folder, "type": "bind", "source": folder, "options": ["rbind", "ro"]} for folder in folders]
+        mounts += [{"destination": "/proc", "type": "proc", "source": "proc"}, {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}]
+        process = {"args": ["/proc/self/exe", "-c", SET_UID], "env": ["PATH=/usr/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+        capabilities = {kind: ["CAP_FOWNER", "CAP_DAC_OVERRIDE", "CAP_CHOWN"] for kind in ("bounding", "effective", "permitted")}
+        config = {
+            "ociVersion": "1.2.0",
+            "process": process | {"capabilities": capabilities},
+            "root": {"path": "rootfs"},
+            "mounts": mounts,
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")]},
+        }
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        return tmp_path
+
+    def attack(self, interpreter: Path, bundle: Path, **environment: str) -> bool:
+        package = str(Path(client.__file__).parents[2])
+        start = f"import sys; sys.path.insert(0, {package!r}); from pycontainers.oci.program import main; main()"
+        name = f"pyct-{os.urandom(4).hex()}"
+        words = [interpreter, "-I", "-c", start, "--root", bundle / "state", "run", "--bundle", bundle, name]
+        done = subprocess.run(words, env=dict(os.environ, **environment), capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return bool(interpreter.stat().st_mode & stat.S_ISUID)
+
+    def test_succeeds_when_it_is_not_executed_anew(self, interpreter: Path, bundle: Path) -> None:
+        assert self.attack(interpreter, bundle, PYCONTAINERS_OCI_GUARDED="1")
+
+    def test_fails_here(self, interpreter: Path, bundle: Path) -> None:
+        assert not self.attack(interpreter, bundle)

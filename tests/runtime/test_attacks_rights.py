@@ -187,6 +187,15 @@ class TestDevices:
     def test_fails_here(self, engine: Any, output: Any, userns: str) -> None:
         assert "Operation not permitted" in output(engine, "python", "-c", self.MAKE, userns=userns)
 
+    @pytest.mark.parametrize(("config", "said"), [({"privileged": True}, "6"), ({"cap_add": ("MKNOD",)}, "1")], ids=["all rights", "mknod"])
+    def test_right_to_make_nodes_is_not_the_right_to_open_them(self, engine: Any, output: Any, config: Any, said: str) -> None:
+        """The device rules of the cgroup decide: ENXIO, there is no such device, where they let through; EPERM where they do not."""
+        open_it = (
+            "import os\nos.mknod('/tmp/x', 0o20666, os.makedev(4000, 0))\n"
+            "try: os.open('/tmp/x', os.O_RDWR)\nexcept OSError as error: print(error.errno)"
+        )
+        assert output(engine, "python", "-c", open_it, userns="host", **config).strip() == said
+
     def test_node_on_a_volume_does_not_open(self, engine: Any, output: Any, tmp_path: Path) -> None:
         os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
         (tmp_path / "null").chmod(0o666)
