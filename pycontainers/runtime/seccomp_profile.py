@@ -10,6 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 from ..errors import UsageError
@@ -36,7 +37,13 @@ def resolve(value: str | None, capabilities: Sequence[str]) -> dict[str, Any] | 
 
 
 def default_profile(capabilities: Sequence[str]) -> dict[str, Any]:
-    """The OCI object of the default profile, for a container with these capabilities on this machine."""
+    """The OCI object of the default profile, for a container with these capabilities on this machine. Shared: not to be changed."""
+    return _default(tuple(capabilities))
+
+
+@cache
+def _default(capabilities: tuple[str, ...]) -> dict[str, Any]:
+    """Most containers have the same capabilities, and reading the profile takes as long as writing a container's folder."""
     return from_docker(load(BUILTIN), capabilities, *_here())
 
 
