@@ -96,7 +96,7 @@ class Exec:
             terminal=bool(request.get("tty")),
         )
         if request.get("user"):
-            result["user"] = {"uid": 0, "gid": 0, "username": request["user"]}
+            result["user"] = {**base["user"], "username": request["user"]}  # --group-add holds for every user (Docker)
         if self._privileged:
             every = [f"CAP_{name}" for name in capabilities.NAMES[: capabilities.last() + 1]]
             result["capabilities"] = {"bounding": every, "effective": every, "permitted": every}

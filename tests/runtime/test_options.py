@@ -15,7 +15,7 @@ from pycontainers.commands.options import container_config
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError
 from pycontainers.linux import capabilities, namespaces
-from pycontainers.protocol import ContainerConfig, ContainerInfo, Device, HealthCheck, RestartPolicy, Ulimit
+from pycontainers.protocol import ContainerConfig, ContainerInfo, Device, ExecConfig, HealthCheck, RestartPolicy, Ulimit
 from pycontainers.runtime import defaults, state
 
 pytestmark = pytest.mark.root
@@ -221,8 +221,12 @@ def test_oom_score(engine: NativeEngine) -> None:
     assert Path(f"/proc/{info.pid}/oom_score_adj").read_text() == "321\n"
 
 
-def test_groups_by_name_and_number(run: Any) -> None:
+def test_groups_by_name_and_number(engine: NativeEngine, run: Any) -> None:
     assert set(run("id", "-G", user="daemon", group_add=("audio", "1234")).split()) == {"1", "29", "1234"}
+    info = start(engine, group_add=("1234",))
+    seen: list[bytes] = []
+    engine.exec(info.id, ExecConfig(("id", "-G"), user="daemon"), None, lambda stream, data: seen.append(data))
+    assert set(b"".join(seen).split()) == {b"1", b"1234"}, "they are every user's, in exec as well"
     with pytest.raises(ContainersError, match="group 'nonesuch' is not in the image's /etc/group"):
         run("id", group_add=("nonesuch",))
 
