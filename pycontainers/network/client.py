@@ -10,11 +10,13 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..linux import helper, holder, sockets
-from ..paths import Paths
 from ..version import stamp
+
+if TYPE_CHECKING:
+    from ..paths import Paths as _Paths
 
 NAME = "network"
 SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
@@ -24,7 +26,17 @@ SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
 _START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.network.helper import main; main(sys.argv[3:])"
 
 
-def command(paths: Paths, python: str = "") -> list[str]:
+class Places:
+    """What the calls here need of :class:`pycontainers.paths.Paths`, as text: a supervisor stays smaller without pathlib."""
+
+    __slots__ = ("home", "locks", "network_socket", "networks", "run")
+
+    def __init__(self, home: str, run: str) -> None:
+        self.home, self.run = home, run
+        self.networks, self.network_socket, self.locks = f"{home}/networks", f"{run}/network.sock", f"{run}/locks"
+
+
+def command(paths: _Paths | Places, python: str = "") -> list[str]:
     """How the helper is started. ``python``: an interpreter that finds pyroute2 (default: this one).
 
     It gets the folder of *this* pycontainers: with ``-m`` it might find another one, and the two would replace each other forever.
@@ -39,7 +51,7 @@ def command(paths: Paths, python: str = "") -> list[str]:
     return argv
 
 
-def connect(paths: Paths, python: str = "", timeout: float = 15.0) -> socket.socket:
+def connect(paths: _Paths | Places, python: str = "", timeout: float = 15.0) -> socket.socket:
     """A connection to the helper, started where needed; useful ahead of need, too."""
     version = stamp("linux", "network")
     if held := holder.alive(str(paths.run)):
@@ -47,14 +59,14 @@ def connect(paths: Paths, python: str = "", timeout: float = 15.0) -> socket.soc
     return helper.connect(paths.network_socket, NAME, command(paths, python), version, paths.locks, timeout)
 
 
-def enter_bridge(paths: Paths) -> None:
+def enter_bridge(paths: _Paths | Places) -> None:
     """Move this single-threaded process to where the bridge is: an ordinary user's lies in a network namespace of his own."""
     if holder.read(str(paths.run)):
         holder.join_network(str(paths.run))
 
 
 def attach(
-    paths: Paths, container: str, namespace: int, network: str = "bridge", hostname: str = "", python: str = ""
+    paths: _Paths | Places, container: str, namespace: int, network: str = "bridge", hostname: str = "", python: str = ""
 ) -> dict[str, Any]:
     """Give the network namespace behind the descriptor ``namespace`` an ``eth0`` in ``network``.
 
@@ -65,35 +77,37 @@ def attach(
     return _ask(paths, message, [namespace], python)
 
 
-def detach(paths: Paths, container: str, network: str = "bridge", python: str = "") -> None:
+def detach(paths: _Paths | Places, container: str, network: str = "bridge", python: str = "") -> None:
     """Free the address of ``container``; nothing when it has none. Its link goes with its namespace.
 
     Without a folder of the network nothing can be leased, and no helper is started to find that out.
     """
-    if (paths.networks / network).exists():
+    if os.path.exists(os.path.join(paths.networks, network)):
         _ask(paths, {"op": "detach", "container": container, "network": network}, (), python)
 
 
-def sweep(paths: Paths, alive: Iterable[str], grace: float = 30.0, network: str = "bridge", python: str = "") -> dict[str, list[str]]:
+def sweep(
+    paths: _Paths | Places, alive: Iterable[str], grace: float = 30.0, network: str = "bridge", python: str = ""
+) -> dict[str, list[str]]:
     """Free leases and links of containers that are not in ``alive`` (full ids).
 
     :param grace: seconds; younger leases stay, their containers may have started after ``alive`` was read.
     :returns: ``{"leases": ids, "links": interface names}`` of what went.
     """
-    if not (paths.networks / network).exists():
+    if not os.path.exists(os.path.join(paths.networks, network)):
         return {"leases": [], "links": []}
     message = {"op": "sweep", "alive": sorted(alive), "grace": grace, "network": network}
     return _ask(paths, message, (), python)
 
 
-def check(paths: Paths, python: str = "") -> dict[str, Any]:
+def check(paths: _Paths | Places, python: str = "") -> dict[str, Any]:
     """Facts for doctor: ``net_admin``, ``ip_forward``, ``exists`` (bools), ``nftables`` ("" or what is wrong), ``bridge``,
     ``subnet``, ``leases`` (number), ``dropping`` (chains of others that drop forwarded packets).
     """
     return _ask(paths, {"op": "check"}, (), python)
 
 
-def remove(paths: Paths, network: str = "bridge", python: str = "") -> bool:
+def remove(paths: _Paths | Places, network: str = "bridge", python: str = "") -> bool:
     """Take the network down entirely. True when there was a bridge.
 
     :raises StateError: a container has an address in it.
@@ -101,7 +115,7 @@ def remove(paths: Paths, network: str = "bridge", python: str = "") -> bool:
     return bool(_ask(paths, {"op": "remove", "network": network}, (), python)["removed"])
 
 
-def leave(paths: Paths) -> None:
+def leave(paths: _Paths | Places) -> None:
     """Ask a running helper to leave; nothing when none runs."""
     with contextlib.suppress(OSError), sockets.connect(paths.network_socket, 5.0) as sock:
         sockets.receive(sock)
@@ -110,7 +124,7 @@ def leave(paths: Paths) -> None:
             pass
 
 
-def _ask(paths: Paths, message: dict[str, Any], fds: Sequence[int], python: str) -> dict[str, Any]:
+def _ask(paths: _Paths | Places, message: dict[str, Any], fds: Sequence[int], python: str) -> dict[str, Any]:
     reply, received, sock = helper.request(lambda: connect(paths, python), message, fds)
     sock.close()
     sockets.close_all(received)

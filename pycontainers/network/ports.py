@@ -10,22 +10,35 @@ import os
 import re
 import socket
 from collections.abc import Iterable
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..errors import PortInUse, UsageError
-from ..protocol import Port
 from .relay import serve
 
-__all__ = ["Bound", "bind", "close", "holder", "serve"]
+if TYPE_CHECKING:
+    from ..protocol import Port as _Port
 
-Bound = tuple[Port, socket.socket]
+__all__ = ["Bound", "Published", "bind", "close", "holder", "serve"]
+
+
+class Published:
+    """:class:`pycontainers.protocol.Port` for processes that stay small: a dataclass brings ``inspect`` and ``ast`` with it."""
+
+    def __init__(self, container_port: int, host_port: int = 0, host_ip: str = "127.0.0.1", protocol: str = "tcp") -> None:
+        self.container_port, self.host_port, self.host_ip, self.protocol = container_port, host_port, host_ip, protocol
+
+    def __str__(self) -> str:
+        return f"{self.host_ip}:{self.host_port}->{self.container_port}/{self.protocol}"
+
+
+Bound = tuple["_Port | Published", socket.socket]
 """A published port and the socket that is bound for it."""
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _TCP_LISTEN, _UDP_UNCONNECTED = "0A", "07"
 
 
-def bind(ports: Iterable[Port]) -> list[Bound]:
+def bind(ports: Iterable[_Port | Published]) -> list[Bound]:
     """Bind every port (TCP ones listen already, so that early clients wait in the backlog); all of them or none.
 
     :returns: the ports with the host ports that they got (where ``host_port`` was 0), and their sockets, close-on-exec.
@@ -47,7 +60,7 @@ def close(bound: Iterable[Bound]) -> None:
         sock.close()
 
 
-def _bind(port: Port) -> Bound:
+def _bind(port: _Port | Published) -> Bound:
     kind = _KINDS.get(port.protocol)
     if kind is None:
         raise UsageError(f"port {port}: protocol {port.protocol!r} cannot be published", "tcp and udp can")
@@ -69,10 +82,10 @@ def _bind(port: Port) -> Bound:
     except OSError as error:
         sock.close()
         raise _refused(port, error) from None
-    return replace(port, host_port=sock.getsockname()[1]), sock
+    return type(port)(port.container_port, sock.getsockname()[1], port.host_ip, port.protocol), sock
 
 
-def _refused(port: Port, error: OSError) -> PortInUse | UsageError:
+def _refused(port: _Port | Published, error: OSError) -> PortInUse | UsageError:
     where = f"{port.host_ip}:{port.host_port}/{port.protocol}"
     if error.errno == errno.EADDRINUSE:
         by = holder(port.host_port, port.protocol)

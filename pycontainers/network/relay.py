@@ -17,8 +17,10 @@ import struct
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from ..protocol import Port
+if TYPE_CHECKING:
+    from .ports import Bound
 
 CONNECTIONS = 1024
 """TCP connections at a time; more clients wait in the kernel's backlog. UDP clients at a time; of more, the longest idle goes."""
@@ -148,7 +150,7 @@ class Relay:
     :param control: a descriptor; the relay ends when its other side is closed.
     """
 
-    def __init__(self, bound: Sequence[tuple[Port, socket.socket]], address: str, control: int) -> None:
+    def __init__(self, bound: Sequence[Bound], address: str, control: int) -> None:
         self.address, self.control = address, control
         self.family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.epoll = select.epoll()
@@ -358,7 +360,7 @@ def _raise_limit() -> int:
     return max(1, min(CONNECTIONS, (soft - 64) // (_DESCRIPTORS + 1)))
 
 
-def serve(bound: Sequence[tuple[Port, socket.socket]], address: str, control: int) -> None:
+def serve(bound: Sequence[Bound], address: str, control: int) -> None:
     """Relay everything that comes to ``bound`` to the same container ports of ``address``, until ``control`` is closed by the
     other side. Meant for a small forked process; it keeps no state.
     """

@@ -17,7 +17,6 @@ import struct
 import termios
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import errors
@@ -27,8 +26,6 @@ from ..metrics import history
 from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
 from ..network import ports as forwarder
-from ..paths import Paths
-from ..protocol import Port
 from . import changes, groups, joining, journal, state
 from .control import Connection, Control
 from .health import Health
@@ -160,7 +157,7 @@ class Supervisor:
         self._ended = self.paused = False
         self.output.open_log()
         if self.record.get("ports") and not self._bound:
-            self._bound = forwarder.bind([Port(**port) for port in self.record["ports"]])
+            self._bound = forwarder.bind([forwarder.Published(**port) for port in self.record["ports"]])
         mark("supervisor", "ports")
         self._make_group()
         mark("supervisor", "cgroup")
@@ -240,8 +237,8 @@ class Supervisor:
                 file.writelines(f"{found['gateway']}\t{name}\n" for name in self.record.get("gateway_hosts") or [])
         self._note(found.get("notes") or [])
 
-    def _paths(self) -> Paths:
-        return Paths(Path(self.home), Path(self.run_dir))
+    def _paths(self) -> network.Places:
+        return network.Places(self.home, self.run_dir)
 
     @property
     def _stop_signal(self) -> int:
