@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +184,41 @@ class TestExecIsOutside:
         assert said.split()[:2] == ["PPid:", "0"]
         assert set(said.split()[2:]) - {"1"}, said
         assert len(said.split()[2:]) <= 5, said
+
+
+class TestFileHandles:
+    """ "Shocker": a file that is bound from the host (/etc/hosts) is a way to its whole file system, by handles instead of paths
+    (open_by_handle_at(2))."""
+
+    OPEN = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+kind, handle = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
+whole = ctypes.create_string_buffer(struct.pack('Ii', len(handle), kind) + handle)
+for flags in (os.O_RDONLY | os.O_DIRECTORY, os.O_RDONLY):
+    fd = libc.open_by_handle_at(os.open('/etc/hosts', os.O_RDONLY), whole, flags)
+    print(os.listdir(fd) if fd >= 0 else ctypes.get_errno())
+"""
+
+    @pytest.fixture
+    def handle(self, engine: Any) -> Iterator[tuple[str, str]]:
+        """The handle of a folder of the host, on the file system of our home."""
+        with tempfile.TemporaryDirectory(prefix="pyct-secret-", dir=engine.paths.home) as folder:
+            Path(folder, "secret").touch()
+            whole = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + bytes(128))
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.name_to_handle_at(-100, folder.encode(), whole, ctypes.byref(ctypes.c_int()), 0):
+                pytest.skip(f"the file system of {folder} has no handles ({os.strerror(ctypes.get_errno())})")
+            length, kind = struct.unpack_from("Ii", whole.raw)
+            yield str(kind), whole.raw[8 : 8 + length].hex()
+
+    def test_succeeds_as_root_of_this_machine_with_every_right(self, engine: Any, output: Any, handle: Any) -> None:
+        assert "['secret']" in output(engine, "python", "-c", self.OPEN, *handle, privileged=True, userns="host")
+
+    @pytest.mark.parametrize(
+        "config", [{}, {"userns": "host"}, {"cap_add": ("DAC_READ_SEARCH", "SYS_ADMIN")}, {"privileged": True}], ids=str
+    )
+    def test_fails_here(self, engine: Any, output: Any, handle: Any, config: Any) -> None:
+        said = output(engine, "python", "-c", self.OPEN, *handle, **config)
+        assert "secret" not in said
+        assert said.split()[0] in ("1", "116"), said  # EPERM; ESTALE, where a handle must lie below what is bound

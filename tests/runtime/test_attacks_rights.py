@@ -196,6 +196,23 @@ class TestDevices:
         )
         assert output(engine, "python", "-c", open_it, userns="host", **config).strip() == said
 
+    def disks(self, engine: Any, output: Any, userns: str) -> str:
+        script = (
+            "import os, stat\nfor name in os.listdir('/dev'):\n    path = '/dev/' + name\n"
+            "    if stat.S_ISBLK(os.lstat(path).st_mode) or name in ('mem', 'kmsg', 'port'):\n"
+            "        try: os.open(path, os.O_RDONLY | os.O_NONBLOCK); print('opened', path)\n"
+            "        except OSError: print('closed', path)\n"
+        )
+        return str(output(engine, "python", "-c", script, privileged=True, userns=userns))
+
+    def test_privileged_opens_the_disks_as_root_of_this_machine(self, engine: Any, output: Any) -> None:
+        assert "opened" in self.disks(engine, output, "host")
+
+    def test_privileged_in_a_user_namespace_opens_none(self, engine: Any, output: Any) -> None:
+        said = self.disks(engine, output, "auto")
+        assert "closed" in said, "there is no disk to be seen: the attack is not tried"
+        assert "opened" not in said
+
     def test_node_on_a_volume_does_not_open(self, engine: Any, output: Any, tmp_path: Path) -> None:
         os.mknod(tmp_path / "null", 0o20666, os.makedev(1, 3))
         (tmp_path / "null").chmod(0o666)
