@@ -139,8 +139,8 @@ class Builder:
             fd = self.outside.cgroups.pop(name)
             mounts.set_attributes(fd, bits)
             return fd
-        kind, options = ("cgroup", [(c, "") for c in controllers.split(",")]) if controllers else ("cgroup2", [])
-        return mounts.new_mount(kind, options, bits)
+        words = [word.partition("=") for word in controllers.split(",") if word]  # "name=systemd" is the one with a value
+        return mounts.new_mount("cgroup" if words else "cgroup2", [(key, value) for key, _, value in words], bits)
 
     def _devices(self, dev: int) -> None:
         for device in self.outside.devices:

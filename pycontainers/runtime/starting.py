@@ -297,4 +297,6 @@ def _cgroup_mounts(group: Any) -> list[tuple[str, str, str]]:
     for controller, mountpoint in layout.controllers.items():
         found.setdefault(os.path.basename(mountpoint), []).append(controller)
     found.pop("unified", None)
+    if "name=systemd" in group.paths:  # an init system inside, which looks for it (systemd, cg_unified)
+        found["systemd"] = ["name=systemd", "none"]
     return [(name, ",".join(sorted(controllers)), group.paths.get(controllers[0], "")) for name, controllers in found.items()]

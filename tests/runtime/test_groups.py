@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from pycontainers.engines.native import NativeEngine
 from pycontainers.linux import cgroups
 from pycontainers.linux.cgroups.layout import Layout, Tree
+from pycontainers.protocol import ContainerConfig, ExecConfig
 from pycontainers.runtime import groups
 
 
@@ -61,3 +64,45 @@ def test_what_a_machine_lacks_is_said() -> None:
     ]
     some = cgroups.Group("/c", Layout("none", []), {"blkio": "it was not passed on", "hugetlb": "nobody asks"})
     assert groups.lacking(some) == ["block I/O is not limited and not measured: it was not passed on"]
+
+
+@pytest.mark.root
+def test_groups_are_read_only_inside(run: Any) -> None:
+    assert run("sh", "-c", "cd /sys/fs/cgroup; find . -type d | while read d; do mkdir $d/below 2>/dev/null && echo $d; done; true") == ""
+    assert run.status.code == 0
+
+
+@pytest.mark.root
+def test_an_init_system_makes_groups_below_its_own(engine: NativeEngine) -> None:
+    """What systemd does first: its process 1 goes into a leaf, and on v2 the group passes a controller on. exec then follows it."""
+    where = cgroups.layout()
+    if where.version != "v2" and not any("name=systemd" in tree.controllers for tree in where.trees):
+        pytest.skip("there is no v2 tree with controllers and no name=systemd hierarchy here")
+    first = "cd /sys/fs/cgroup/systemd 2>/dev/null || cd /sys/fs/cgroup; mkdir init.scope && echo 1 > init.scope/cgroup.procs || exit 9; "
+    first += "if [ -e cgroup.subtree_control ]; then echo +pids > cgroup.subtree_control || exit 8; fi; echo ready; exec sleep 1000"
+    config = ContainerConfig("host", ("sh", "-c", first), network="none", security_opt=("writable-cgroups=true",))
+    info = engine.start(engine.create(config).id)
+    until = time.monotonic() + 60
+    while not [line for line in engine.logs(info.id) if line.text == "ready"]:
+        assert time.monotonic() < until and engine.find(info.id).status == "running"
+        time.sleep(0.05)
+    found = bytearray()
+    status = engine.exec(info.id, ExecConfig(("cat", "/proc/self/cgroup", "/proc/1/cgroup")), None, lambda _, data: found.extend(data))
+    assert status.code == 0
+    lines = [line for line in found.decode().splitlines() if line.startswith("0::" if where.version == "v2" else tuple("123456789"))]
+    if where.version == "v2":
+        assert lines == ["0::/init.scope"] * 2
+    else:
+        # v1: a process that joins lands in the group itself, which is allowed there.
+        assert sorted(line.rpartition(":")[2] for line in lines if "name=systemd" in line) == ["/", "/init.scope"]
+    write = "cd /sys/fs/cgroup/pids 2>/dev/null || cd /sys/fs/cgroup; echo max > pids.max"
+    limit = engine.exec(info.id, ExecConfig(("sh", "-c", write)), None, lambda *_: None)
+    assert limit.code != 0  # its own limits are not its to change
+
+
+@pytest.mark.root
+def test_the_host_s_disk_is_made_and_not_opened(run: Any) -> None:
+    """Without a user namespace and with the capability a node of the host's disk can be made: the device rules keep it closed."""
+    script = "mknod /tmp/disk b 7 201 && echo made; head -c1 /tmp/disk; mknod /tmp/null c 1 3 && head -c1 /tmp/null && echo read"
+    out = run("sh", "-c", script, userns="host", cap_add=("MKNOD",))
+    assert out.split() == ["made", "read"] and "Operation not permitted" in run.stderr
