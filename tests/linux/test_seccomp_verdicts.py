@@ -110,6 +110,18 @@ OPERATORS = ["SCMP_CMP_EQ", "SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_C
 EDGES = [0, 1, 2, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 32) + 1, 0xFFFFFFFF00000000, (1 << 64) - 1]
 WORDS = st.one_of(st.integers(0, 4), st.sampled_from(EDGES), st.integers(0, (1 << 64) - 1))
 CONDITIONS = st.fixed_dictionaries({"index": st.integers(0, 5), "op": st.sampled_from(OPERATORS), "value": WORDS, "valueTwo": WORDS})
+@pytest.mark.parametrize("machine", list(MACHINES))
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_at_every_edge(machine: str, operator: str) -> None:
+    arguments = [(0, 0, near % (1 << 64), 0, 0, 0) for edge in EDGES for near in (edge - 1, edge, edge + 1)]
+    for value in EDGES:
+        for two in EDGES if operator == "SCMP_CMP_MASKED_EQ" else [7]:
+            condition = {"index": 2, "op": operator, "value": value, "valueTwo": two}
+            rule = {"names": ["openat"], "action": "SCMP_ACT_TRAP", "args": [condition]}
+            profile = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": list(MACHINES[machine]), "syscalls": [rule]}
+            compare(profile, machine, arguments, whole=False)
+
+
 ACTIONS = ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_LOG"]
 NAMES = ["read", "clone", "socket", "shmget", "personality", "fcntl64", "waitpid", "set_tls", "futex_time64", "openat"]
 
