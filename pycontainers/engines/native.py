@@ -14,6 +14,7 @@ from ..events import Work
 from ..images.store import Store
 from ..linux import process, signals
 from ..linux.cgroups import limits
+from ..network import wayout
 from ..paths import Paths, paths
 from ..protocol import (
     BuildRequest,
@@ -34,7 +35,7 @@ from ..protocol import (
 )
 from ..runtime import changes, client, freeze, journal, logs, recover, state
 from ..runtime.session import Executed, Session
-from . import checks, creation, information, naming, processes, steps
+from . import checks, creation, information, inside, naming, processes, steps
 from .folders import Folders
 
 _ENGINE: NativeEngine | None = None
@@ -285,7 +286,12 @@ class NativeEngine:
             if info.status == state.EXITED:
                 self.remove(info.id)
                 said.append(f"Deleted container: {info.name}")
-        return said + self.store.prune(self._images_in_use())
+        return said + self._prune_images()
+
+    def _prune_images(self) -> list[str]:
+        if inside.needed():
+            return list(inside.call(self.paths, "_prune_images"))
+        return self.store.prune(self._images_in_use())
 
     # -- files
 
@@ -309,6 +315,8 @@ class NativeEngine:
         from .changes import changes
 
         self._begin()
+        if inside.needed():
+            return list(inside.call(self.paths, "diff", container))
         return changes(self.folders.path(self._id(container)))
 
     def export(self, container: str, output: BinaryIO) -> Work[int]:
@@ -322,6 +330,9 @@ class NativeEngine:
         from . import commit
 
         self._begin()
+        if inside.needed():
+            committed: ImageInfo = yield from inside.work(self.paths, "commit", container, request)
+            return committed
         image = yield from commit.commit(self.paths, self.store, self._id(container), request)
         return self.store.info(image)
 
@@ -337,6 +348,10 @@ class NativeEngine:
         from ..builder import solver
 
         self._begin()
+        if inside.needed():
+            wayout.ensure(self.paths)
+            built: ImageInfo = yield from inside.work(self.paths, "build", request)
+            return built
         image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store))
         return self.store.info(image)
 
@@ -350,6 +365,8 @@ class NativeEngine:
         self.store.tag(self.store.resolve(image).id, name)
 
     def remove_image(self, name: str, force: bool = False) -> list[str]:
+        if inside.needed():
+            return list(inside.call(self.paths, "remove_image", name, force))
         return self.store.remove(name, force, self._images_in_use())
 
     def image_history(self, name: str) -> list[ImageHistory]:

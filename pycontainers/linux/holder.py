@@ -88,6 +88,15 @@ def enter(folder: str, firsts: Iterable[dict[str, Any]] = (), timeout: float = 1
         return _make(folder, _living(firsts))
 
 
+def join(folder: str) -> int:
+    """:func:`enter`, where there is something to join. :raises IsolationError: nobody holds namespaces."""
+    known = read(folder)
+    life = _join(known["holder"]) if known is not None else None
+    if life is None:
+        raise IsolationError("the user's namespaces have gone", "try again: the next start makes new ones")
+    return life
+
+
 def join_network(folder: str) -> None:
     """Move this single-threaded process into the user's network namespace too: where the bridge is.
 
@@ -172,7 +181,8 @@ def _set(pid: int, kinds: tuple[str, ...]) -> None:
     flags = {"user": namespaces.CLONE_NEWUSER, "mnt": namespaces.CLONE_NEWNS, "net": namespaces.CLONE_NEWNET}
     fds = [(os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), flags[kind]) for kind in kinds]
     for fd, flag in fds:  # user first: it gives the right to join the others
-        namespaces.setns(fd, flag)
+        if flag != namespaces.CLONE_NEWUSER or not os.path.samestat(os.fstat(fd), os.stat("/proc/self/ns/user")):  # once is enough: EINVAL
+            namespaces.setns(fd, flag)
         os.close(fd)
 
 

@@ -31,8 +31,7 @@ def launcher_argv(paths: Paths) -> list[str]:
 
 def connect(paths: Paths) -> socket.socket:
     """A connection to this user's launcher; started when there is none, replaced when it is of another version."""
-    if os.geteuid() != 0:
-        _renew(paths)
+    _renew(paths)
     return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks, read_only=True)
 
 

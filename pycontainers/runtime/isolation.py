@@ -243,6 +243,6 @@ def _run(what: Probe, home: str) -> dict[str, Any]:
 
 def stamp(run: str) -> str:
     """What a kept result holds for: this boot, in this user namespace with these capabilities; without root, in that of this holder."""
-    holds = (holder.read(run) or {}).get("holder", {})
-    rights = f"{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}"
-    return f"4/{process.boot_id()}/{rights}/{holds.get('pid', 0)}-{holds.get('start', 0)}"
+    held = holder.read(run)
+    where = f"{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}" if held is None else holder.name(held)
+    return f"5/{process.boot_id()}/{where}"

@@ -21,7 +21,7 @@ _START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.runtime
 
 def launcher_argv(python: str, package: str, home: str, run: str, module: str = "") -> list[str]:
     """How the launcher is started: the base interpreter, isolated, without site-packages. An ordinary user's goes through here."""
-    module = module or ("launcher" if os.geteuid() == 0 else "rootless")
+    module = module or ("launcher" if os.geteuid() == 0 and holder.read(run) is None else "rootless")
     return [python, "-I", "-S", "-c", _START.format(module=module), "pycontainers-launcher", package, home, run]
 
 

@@ -1,0 +1,131 @@
+"""Work of an ordinary user that needs the ids of his images: done by this same engine in a process that has joined his namespaces.
+
+Layers hold files of all ids; he may read, give and remove them only where he is root over them. So a build, a commit, and removing
+images run in a *worker*: a fresh interpreter (a process with threads cannot join a user namespace, setns(2)) that joins, calls the
+method of the same name there, and sends events and result back. The rooms below do not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from typing import Any, BinaryIO
+
+from ..errors import HelperError
+from ..events import Event
+from ..linux import helper, holder, sockets
+from ..paths import Paths
+from ..runtime import client
+
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from pycontainers.engines.inside import main; main(sys.argv[2:])"
+_END_SECONDS = 20.0
+
+
+def needed() -> bool:
+    """Whether this process is an ordinary user's."""
+    return os.geteuid() != 0
+
+
+def call(paths: Paths, method: str, *arguments: Any) -> Any:
+    """The result of ``NativeEngine(paths).method(*arguments)`` in the user's namespaces."""
+    steps = work(paths, method, *arguments)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+def work(paths: Paths, method: str, *arguments: Any) -> Generator[Event, None, Any]:
+    """The same for a method that yields events. Whoever lets go of it interrupts the worker and waits until it has tidied up.
+
+    :raises ContainersError: what the method raised there.
+    """
+    client.connect(paths).close()  # there are namespaces to join now
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    log = helper.open_log(f"{paths.run}/worker.log")
+    try:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", _START, package, str(paths.home), str(paths.run), str(writer)],
+            stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[writer], start_new_session=True,
+        )  # fmt: skip
+    finally:
+        os.close(log)
+        os.close(writer)
+    assert worker.stdin is not None
+    with os.fdopen(reader, "rb") as results:
+        try:
+            with contextlib.suppress(BrokenPipeError), worker.stdin as stdin:
+                pickle.dump({"sys.path": sys.path, "method": method, "arguments": arguments}, stdin)
+            while (found := _next(results, paths))[0] == "event":
+                yield found[1]
+        except BaseException:
+            worker.send_signal(signal.SIGINT)
+            raise
+        finally:
+            _wait(worker)
+    if found[0] == "error":
+        sockets.raise_error(found[1])
+    return found[1]
+
+
+def _next(results: BinaryIO, paths: Paths) -> tuple[str, Any]:
+    try:
+        found: tuple[str, Any] = pickle.load(results)  # our own process wrote it, as the same user
+    except EOFError:
+        raise HelperError("the worker in the user's namespaces was killed", helper.last_log_line(f"{paths.run}/x", "worker")) from None
+    return found
+
+
+def _wait(worker: subprocess.Popen[bytes]) -> None:
+    try:
+        worker.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def main(words: list[str]) -> None:
+    """The worker."""
+    home, run, writer = words
+    os.set_inheritable(int(writer), False)
+    asked = pickle.load(sys.stdin.buffer)
+    life = holder.join(run)
+    sys.path[:] = asked["sys.path"]  # the image host is made of what this says
+    from pathlib import Path
+
+    from .native import NativeEngine
+
+    with os.fdopen(int(writer), "wb") as results:
+
+        def tell(kind: str, what: Any) -> None:
+            pickle.dump((kind, what), results)
+            results.flush()
+
+        try:
+            found = getattr(NativeEngine(Paths(Path(home), Path(run))), asked["method"])(*asked["arguments"])
+            if isinstance(found, Generator):
+                found = _events(found, tell)
+            tell("result", found)
+        except BrokenPipeError:
+            pass  # nobody waits for it any more
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                tell("error", sockets.error_message(error))
+    os.close(life)
+
+
+def _events(steps: Generator[Any, None, Any], tell: Any) -> Any:
+    with contextlib.closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            tell("event", event)

@@ -1,0 +1,84 @@
+"""Builds of an ordinary user: steps run, owners kept by their ids inside, and images removed with every file of theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+from .conftest import Somebody, wait_for
+
+DOCKERFILE = """\
+FROM host
+COPY --chown=33:44 file /srv/file
+RUN mkdir -m 700 /srv/closed && echo a > /srv/closed/a && chown -R 33:33 /srv/closed && rm -rf /usr/share/common-licenses
+RUN echo again > /usr/bin/new && ls -ln /srv | tail -n +2 | sort -k9
+CMD cat /srv/file
+"""
+
+
+def context(somebody: Somebody, dockerfile: str = DOCKERFILE) -> str:
+    folder = f"{somebody.home}/context"
+    os.makedirs(folder, exist_ok=True)
+    for name, text in (("Dockerfile", dockerfile), ("file", "of the context\n")):
+        with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+    return folder
+
+
+def layers(somebody: Somebody) -> list[str]:
+    return os.listdir(f"{somebody.home}/state/images/snapshots")
+
+
+def test_owners_inside_are_kept_in_layers(mapped: Somebody) -> None:
+    mapped("build", "-t", "mine", context(mapped))
+    look = "stat -c '%n %u %g' /srv/file /srv/closed /srv/closed/a; ls /usr/share/common-licenses 2>/dev/null | wc -l; cat /usr/bin/new"
+    assert mapped("run", "--rm", "--network", "none", "mine", "sh", "-c", look).splitlines() == [
+        "/srv/file 33 44", "/srv/closed 33 33", "/srv/closed/a 33 33", "0", "again",
+    ]  # fmt: skip
+    assert mapped("run", "--rm", "--network", "none", "mine") == "of the context\n"
+    assert "CACHED" in (mapped("build", "-t", "mine", context(mapped)) + mapped.stderr)
+    assert layers(mapped)
+    mapped("rmi", "mine")
+    mapped("prune")
+    assert layers(mapped) == []
+    assert os.listdir(f"{mapped.home}/state/images/ingest") == []
+
+
+def test_a_container_is_committed_and_compared(mapped: Somebody) -> None:
+    name = mapped("run", "-d", "--network", "none", "host", "sleep", "60").strip()
+    mapped("exec", name, "sh", "-c", "mkdir -m 700 /srv/c && echo x > /srv/c/x && chown -R 33:33 /srv/c")
+    assert "/srv/c/x" in mapped("diff", name)
+    mapped("commit", name, "kept")
+    mapped("rm", "-f", name)
+    assert mapped("run", "--rm", "--network", "none", "kept", "stat", "-c", "%u", "/srv/c/x") == "33\n"
+    mapped("rmi", "kept")
+    mapped("prune")
+    assert layers(mapped) == []
+
+
+def test_one_id_builds_too(somebody: Somebody) -> None:
+    dockerfile = "FROM host\nCOPY file /srv/file\nRUN cat /srv/file > /srv/copy\nCMD cat /srv/copy\n"
+    somebody("build", "-t", "plain", context(somebody, dockerfile))
+    assert somebody("run", "--rm", "--network", "none", "plain") == "of the context\n"
+    somebody("rmi", "plain")
+    somebody("prune")
+    assert layers(somebody) == []
+
+
+def test_an_interrupted_build_leaves_nothing(mapped: Somebody) -> None:
+    folder = context(mapped, "FROM host\nRUN echo begun && chown 33 /srv && sleep 60\n")
+    command = mapped.command(f"{mapped.base}/venv/bin/python", "-m", "pycontainers.commands.program", "build", folder)
+    build = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert build.stdout is not None
+    for line in build.stdout:
+        if line.rstrip().endswith("begun"):
+            break
+    worker = next(pid for pid, line in mapped.processes().items() if "engines.inside" in line)
+    client = next(pid for pid, line in mapped.processes().items() if "commands.program build" in line)
+    os.kill(client, signal.SIGINT)
+    build.wait(30)
+    wait_for(lambda: worker not in mapped.processes())
+    assert mapped("ps", "-aq") == ""
+    assert [entry for entry in os.listdir(f"{mapped.home}/state/containers") if entry != "names"] == []
+    assert os.listdir(f"{mapped.home}/state/images/ingest") == []
