@@ -172,7 +172,7 @@ def _write_cidfile(path: str, container_id: str) -> str:
     if not path:
         return ""
     try:
-        with open(path, "x", encoding="ascii") as file:
+        with open(path, "x", encoding="utf-8") as file:
             file.write(container_id)
     except OSError as error:
         raise UsageError(f"--cidfile {path}: {error.strerror}", "choose another file") from None

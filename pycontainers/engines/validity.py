@@ -146,7 +146,7 @@ def _check_ulimit(limit: Ulimit) -> None:
         raise LimitError(f"--ulimit {limit.name} does not exist", "see setrlimit(2)")
     asked = f"--ulimit {limit.name}={limit.soft}:{limit.hard}"
     if limit.name == "nofile":
-        with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
+        with open("/proc/sys/fs/nr_open", encoding="utf-8") as file:
             most = int(file.read())
         if limit.hard == -1 or limit.hard > most:
             raise LimitError(f"{asked}: this machine allows no process more than {most}", f"at most {most} (fs.nr_open)")
@@ -165,7 +165,7 @@ def _check_oom_score(score: int | None) -> None:
         return
     if not -1000 <= score <= 1000:
         raise LimitError(f"--oom-score-adj {score} is out of range", "from -1000 (never) to 1000 (first)")
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+    with open("/proc/self/oom_score_adj", encoding="utf-8") as file:
         own = int(file.read())
     if score < own and not _may_raise():
         raise LimitError(f"--oom-score-adj {score} is below this process's own {own}, which takes CAP_SYS_RESOURCE", f"at least {own}")

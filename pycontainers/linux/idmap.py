@@ -99,7 +99,7 @@ def onto_itself(pieces: Iterable[int]) -> list[Mapping]:
 def pieces(kind: str = "uid", pid: int | str = "self") -> list[int]:
     """The sizes of the pieces of a process's map ("uid" or "gid"), from id 0 on without a gap."""
     sizes: list[int] = []
-    with open(f"/proc/{pid}/{kind}_map", encoding="ascii") as file:
+    with open(f"/proc/{pid}/{kind}_map", encoding="utf-8") as file:
         for first, _, count in sorted(tuple(map(int, line.split())) for line in file):
             if first != sum(sizes):
                 break
@@ -122,6 +122,6 @@ def set_groups(groups: list[int]) -> None:
     try:
         os.setgroups(groups)
     except PermissionError:
-        with open("/proc/self/setgroups", encoding="ascii") as file:
+        with open("/proc/self/setgroups", encoding="utf-8") as file:
             if file.read().strip() != "deny":
                 raise

@@ -6,12 +6,14 @@ namespace in which the pid counts.
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
 from typing import Any
 
 
+@functools.cache  # no process outlives its boot; a sweep asks once for each container
 def boot_id() -> str:
     """The random id of this boot (differs between machines and reboots, not between containers of one machine)."""
     with open("/proc/sys/kernel/random/boot_id") as file:

@@ -51,7 +51,7 @@ _IPC = {
 
 def numbers(architectures: Sequence[str]) -> dict[str, dict[str, int]]:
     """OCI name of the architecture -> name of the call -> number (with the x32 bit on x32)."""
-    with open(FILE, encoding="ascii") as file:
+    with open(FILE, encoding="utf-8") as file:
         rows = [line.split() for line in file if line[0] != "#"]
     result = {}
     for architecture in architectures:

@@ -90,7 +90,7 @@ def _read(run: str) -> dict[str, Any] | None:
 
 def _write(run: str, data: dict[str, Any]) -> None:
     temporary = f"{run}/.{FILE}.{os.getpid()}"
-    with open(temporary, "w", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+    with open(temporary, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         json.dump(data, file)
     os.rename(temporary, f"{run}/{FILE}")
 
@@ -115,7 +115,7 @@ def _pasta(run: str, pid: int) -> int:
         )
     if done.returncode:
         raise OSError(done.returncode, f"exit code {done.returncode}: {_last_line(said)}")
-    with open(pid_file, encoding="ascii") as file:
+    with open(pid_file, encoding="utf-8") as file:
         return int(file.read())
 
 

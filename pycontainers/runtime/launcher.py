@@ -15,7 +15,7 @@ import socket
 from typing import Any
 
 from ..errors import UsageError
-from ..linux import helper, idmap, seccomp, sockets, syscalls
+from ..linux import capabilities, cgroups, helper, idmap, process, seccomp, sockets, syscalls
 from ..version import stamp
 from . import exec as exec_worker
 from . import isolation, rootless, state
@@ -158,6 +158,13 @@ def _checked(container: Any) -> str:
     return container
 
 
+def _look_around() -> None:
+    """What is the same for every container is found out (and kept by these modules) once, here, not in each supervisor again."""
+    cgroups.layout()
+    capabilities.last()
+    process.boot_id()
+
+
 def main(home: str, run: str) -> None:
     helper.daemonize()
     try:
@@ -169,6 +176,7 @@ def main(home: str, run: str) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         server = Launcher(listener, home, run)
+        _look_around()
         gc.collect()
         gc.freeze()
         server.run()

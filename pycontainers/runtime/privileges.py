@@ -119,7 +119,7 @@ def capabilities_of(add: Iterable[str], drop: Iterable[str], privileged: bool, p
 
 def available(private_user: bool) -> list[str]:
     """All capabilities that a container can get: in a user namespace of its own all that the kernel knows, else what bounds us."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
         bounding = next((int(line.split()[1], 16) for line in file if line.startswith("CapBnd:")), 0)
     last = capabilities.last()
     return [name for name, number in capabilities.NUMBER.items() if number <= last and (private_user or bounding >> number & 1)]
@@ -149,7 +149,7 @@ def _apparmor(profile: str, privileged: bool) -> str:
 
 def _has_apparmor() -> bool:
     try:
-        with open("/sys/module/apparmor/parameters/enabled", encoding="ascii") as file:
+        with open("/sys/module/apparmor/parameters/enabled", encoding="utf-8") as file:
             return file.read(1) == "Y"
     except OSError:
         return False

@@ -99,7 +99,7 @@ def lock_within(folder: str, seconds: float) -> int:
 def machine() -> str:
     """What tells this machine from another that shares the folder (a home on NFS)."""
     try:
-        with open("/etc/machine-id", encoding="ascii") as file:
+        with open("/etc/machine-id", encoding="utf-8") as file:
             return f"{file.read().strip()}/{os.uname().nodename}"
     except OSError:
         return os.uname().nodename

@@ -10,7 +10,9 @@ from pycontainers.paths import Paths
 from pycontainers.runtime import client
 
 #: Each is 1 to 3 MB with what it brings, and none is needed to start a container.
-HEAVY = ("pathlib", "dataclasses", "inspect", "shutil", "tempfile", "random", "traceback", "urllib", "ipaddress", "subprocess", "asyncio")
+HEAVY = (
+    "pathlib", "dataclasses", "inspect", "shutil", "tempfile", "random", "traceback", "urllib", "ipaddress", "subprocess", "asyncio",
+)  # fmt: skip
 
 
 def test_the_launcher_loads_nothing_heavy(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def read(path: str) -> str:
 
 def pids(folder: str) -> list[int]:
     """The processes of one group. ``cgroup.procs`` may be longer than one read, so it is read to its end."""
-    with open(f"{folder}/cgroup.procs", encoding="ascii") as file:
+    with open(f"{folder}/cgroup.procs", encoding="utf-8") as file:
         return [int(line) for line in file.read().split()]
 
 

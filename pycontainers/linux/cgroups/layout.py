@@ -121,7 +121,7 @@ def _own(text: str) -> dict[str, str]:
 
 def _v2_controllers(place: str, taken: set[str]) -> tuple[str, ...]:
     try:
-        with open(f"{place}/cgroup.controllers", encoding="ascii") as file:
+        with open(f"{place}/cgroup.controllers", encoding="utf-8") as file:
             names = file.read().split()
     except OSError:
         names = []

@@ -141,7 +141,7 @@ def nodes(path: str = "/sys/devices/system/node/online") -> list[int]:
 
 def _listed(path: str) -> list[int]:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return parse_cpuset(file.read().strip())
     except (OSError, LimitError):
         return []
