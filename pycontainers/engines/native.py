@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from ..errors import ContainersError, NotFound, StateError, UsageError, near
+from ..errors import ContainersError, NotFound, StateError, UsageError
 from ..events import Work
 from ..images.store import Store
 from ..linux import process, signals
@@ -405,22 +405,9 @@ class NativeEngine:
 
     def _id(self, container: str) -> str:
         """Full id of a name, an id, or an unambiguous start of one."""
-        if not container:
-            raise UsageError("no container named", "give a name or an id; ps -a lists them")
         if not os.path.isdir(self.paths.containers):
             self._begin()
-        containers = str(self.paths.containers)
-        owner = state.named(containers, container) if "/" not in container else None
-        if owner and os.path.isdir(f"{containers}/{owner}"):
-            return owner
-        ids = self.folders.ids()
-        found = [name for name in ids if name.startswith(container)] if len(container) >= 2 else []
-        if len(found) == 1:
-            return found[0]
-        if len(found) > 1:
-            raise UsageError(f"{container!r} is the start of {len(found)} container ids", "give more characters")
-        names = [self.folders.name(name) for name in ids]
-        raise NotFound(f"no container {container!r}", near(container, names) or "ps -a lists all")
+        return self.folders.find(container)
 
     def _asked(self, container: str, message: dict[str, Any]) -> ContainerInfo:
         """Ask a living container's supervisor. :raises StateError: it does not run."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import resource
-import signal
 from typing import Any
 
 from ..errors import LimitError, UsageError, near
-from ..linux import capabilities
+from ..linux import capabilities, signals
 from ..linux.cgroups import limits
 from ..protocol import ContainerConfig, Mount, Ulimit
 from ..runtime import defaults
@@ -87,17 +86,10 @@ def _check_life(config: ContainerConfig) -> None:
         raise UsageError(f"--restart {policy.name}:{policy.retries}: only on-failure takes a number of attempts", "on-failure:3")
     if config.auto_remove and policy.name != "no":
         raise UsageError(f"--restart {policy.name} and --rm contradict each other", "leave one of them out")
-    if config.stop_signal and _signal(config.stop_signal) == 0:
-        raise UsageError(f"--stop-signal {config.stop_signal!r} is unknown", "for example SIGTERM, HUP or 9")
+    if config.stop_signal:
+        signals.number(config.stop_signal)
     if config.health is not None and config.health.test and config.health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise UsageError(f"health check {config.health.test[0]!r} is unknown", "NONE, CMD or CMD-SHELL, and the command")
-
-
-def _signal(name: str) -> int:
-    if name.isdigit():
-        return int(name) if 1 <= int(name) <= signal.SIGRTMAX else 0
-    found = getattr(signal, name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}", None)
-    return int(found) if isinstance(found, signal.Signals) else 0
 
 
 def _check_resolver(config: ContainerConfig) -> None:

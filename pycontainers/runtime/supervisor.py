@@ -419,8 +419,11 @@ class Supervisor:
         timeout = message.get("timeout")
         if timeout is None:
             timeout = self.record.get("stop_timeout")
+        if timeout is None:
+            timeout = _GRACE
         self._send(number)
-        self.loop.at("stop", time.monotonic() + (_GRACE if timeout is None else timeout), lambda: self._send(signal.SIGKILL))
+        if timeout >= 0:  # -1: for ever, as Docker
+            self.loop.at("stop", time.monotonic() + timeout, lambda: self._send(signal.SIGKILL))
 
     def _kill(self, message: dict[str, Any]) -> None:
         number = int(message["signal"])

@@ -47,7 +47,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"hostname": "x\n10.0.0.1 evil"}, "hostname"),
     ({"domainname": "x/y"}, "domainname 'x/y'"),
     ({"group_add": "70000"}, "--group-add 70000"),
-    ({"stop_signal": "SIGNONE"}, "--stop-signal 'SIGNONE' is unknown"),
+    ({"stop_signal": "SIGNONE"}, "signal 'SIGNONE' is unknown"),
     ({"lifetime": "server"}, "--lifetime server"),
     ({"lifetime": "kernle"}, "--lifetime 'kernle' is unknown"),
     ({"dns": "nameserver"}, "--dns 'nameserver' is not an IP address"),
