@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 from ..errors import ContainersError, StateError
 from ..linux import capabilities, cgroups, idmap, namespaces, process, pty, seccomp, sockets, syscalls
-from . import state
+from . import hooks, state
 from .confine import Confinement, become, only_descriptor
 from .marks import mark
+from .starting import agent_of, hand_over
 
 Programs = Callable[[dict[str, Any] | None], seccomp.Filter | None]
 """From an OCI seccomp profile to its compiled filter."""
@@ -79,6 +80,9 @@ class Exec:
         self._death_signal = death_signal
         self._privileged = bool(request.get("privileged"))
         self._what = Confinement(self._process(spec["process"], request), None if self._privileged else programs(self.linux.get("seccomp")))
+        self._agent = agent_of(spec) if self._what.program is not None and self._what.program.listens else None
+        self._state = hooks.state(spec, {"id": os.path.basename(folder), "bundle": folder}, state.RUNNING, self._init)
+        self._spec = spec
         self._tty, self._size = bool(request.get("tty")), request.get("size")
         self.console = -1
         self.pid = 0
@@ -112,7 +116,7 @@ class Exec:
         for fd in fds[1:]:
             os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
         cgroups.open(self.linux["cgroupsPath"]).join()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
         try:
             root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -132,9 +136,9 @@ class Exec:
             fds = [*fds, terminal]
         self.pid = os.fork()
         if self.pid == 0:
-            self._inside(fds, writer)
+            self._inside(fds, writer.fileno())
         mark("exec", "forked")
-        os.close(writer)
+        writer.close()
         for fd in fds:
             os.close(fd)
         self._raise_failure(reader)
@@ -172,17 +176,26 @@ class Exec:
                 syscalls.prctl(syscalls.PR_SET_PDEATHSIG, self._death_signal)
             mark("exec", "inside")
             writer = only_descriptor(writer)
-            become(self._what, make_cwd=False, death_signal=self._death_signal)
+            become(self._what, make_cwd=False, death_signal=self._death_signal, channel=writer)
         except ContainersError as error:
             _report(writer, type(error).__name__, error.message, error.hint)
         except BaseException as error:
             _report(writer, "ContainersError", f"exec failed: {error}", "")
         os._exit(126)
 
-    def _raise_failure(self, reader: int) -> None:
-        """The pipe closes by execve: then all is well. What comes through it is why it did not happen."""
-        with os.fdopen(reader, "rb") as file:
-            data = file.read()
+    def _raise_failure(self, reader: socket.socket) -> None:
+        """The socket closes by execve: then all is well. What comes through it is why it did not happen, or the listener of the filter."""
+        with reader:
+            data, listener, _, _ = socket.recv_fds(reader, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+            if listener and self._agent is not None:
+                try:
+                    hand_over(self._agent, self._spec, self._state, listener[0], self.pid)
+                except ContainersError:
+                    os.kill(self.pid, signal.SIGKILL)  # every call that waits for an answer would fail
+                    raise
+                data = b""
+            while chunk := reader.recv(65536):
+                data += chunk
         if data:
             os.waitpid(self.pid, 0)
             sockets.raise_error(json.loads(data))

@@ -216,13 +216,15 @@ def agent_of(spec: dict[str, Any]) -> socket.socket:
         ) from None
 
 
-def hand_over(agent: socket.socket, spec: dict[str, Any], state: dict[str, Any], listener: int) -> None:
+def hand_over(agent: socket.socket, spec: dict[str, Any], state: dict[str, Any], listener: int, pid: int = 0) -> None:
     """The filter's listener, closed here, goes to the agent with the container process state (config-linux, Seccomp).
 
-    ``state``: as hooks get it. :raises ContainersError: the agent does not take it.
+    ``state``: as hooks get it. ``pid``: of the filtered process, where it is not the container's first.
+    :raises ContainersError: the agent does not take it.
     """
     profile = spec["linux"]["seccomp"]
-    whole = {"ociVersion": state["ociVersion"], "pid": state["pid"], "metadata": profile.get("listenerMetadata") or "", "state": state}
+    metadata = profile.get("listenerMetadata") or ""
+    whole = {"ociVersion": state["ociVersion"], "pid": pid or state["pid"], "metadata": metadata, "state": state}
     try:
         seccomp.hand_over(agent, whole, listener)
     except OSError as error:

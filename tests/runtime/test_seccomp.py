@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
-from pycontainers.protocol import Mount
+from pycontainers.protocol import ContainerConfig, ExecConfig, Mount
 from pycontainers.runtime import defaults, seccomp_profile
 
 from . import i386
@@ -276,3 +276,21 @@ def test_the_listener_of_a_bundle_goes_to_the_agent_at_its_start(agent: Agent, t
     assert done.returncode
     assert "seccomp agent" in done.stderr
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["~seccomp"]
+
+
+def test_an_exec_has_a_listener_of_its_own(engine: Any, profile: Any, agent: Agent, tmp_path: Path) -> None:
+    option = notifying(profile, tmp_path / "agent")
+    asked = ContainerConfig("host", ("sleep", "100"), network="none", security_opt=(option,))
+    info = engine.create(asked)
+    engine.start(info.id)
+    said = bytearray()
+    assert engine.exec(info.id, ExecConfig(("mkdir", "/a")), None, lambda _, data: said.extend(data)).code == 1
+    assert b"cross-device" in said
+    first, second = agent.states
+    assert (first["state"]["status"], second["state"]["status"]) == ("creating", "running")
+    assert second["state"]["pid"] == first["pid"] != second["pid"]
+    assert agent.pids == [second["pid"]]
+    agent.close()
+    with pytest.raises(errors.ContainersError, match="seccomp agent"):
+        engine.exec(info.id, ExecConfig(("true",)))
+    assert engine.find(info.id).status == "running"
