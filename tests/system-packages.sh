@@ -2,7 +2,7 @@
 # What the tests run as real peers: installed on Debian and Ubuntu as root; what is missing after that is named, and no failure.
 set -eu
 wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git busybox:busybox-static
-newuidmap:uidmap pasta:passt slirp4netns:slirp4netns"
+newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io"
 missing() {
     for pair in $wanted; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"

@@ -189,7 +189,7 @@ def _sysctls(linux: dict[str, Any]) -> None:
     for key in linux.get("sysctl") or {}:
         name = key.replace("/", ".")
         kind = _HOST_NAME.get(name) or next((kind for prefix, kind in _NAMESPACED.items() if name.startswith(prefix)), "")
-        if not kind:
+        if not kind or ".." in key:
             raise UsageError(f"linux.sysctl: {key} is not of a namespace", "it would change the host; set it there")
         if kind not in own:
             raise UsageError(f"linux.sysctl: {key} needs a {kind} namespace", "in the host's it would change the host")

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ..errors import ContainersError, StateError, UsageError
-from ..linux import cgroups, process, seccomp, sockets, syscalls
+from ..linux import cgroups, namespaces, process, seccomp, sockets, syscalls
 from ..linux.pty import resize, size
 from ..runtime import groups, hooks
 from ..runtime.init import Waiting
@@ -43,11 +43,14 @@ class Created:
 def create(caller: Caller, name: str, *, detached: bool) -> Created:
     """Make everything but the program's execution. On any error nothing is left, and poststop hooks have run."""
     options = caller.options
-    folder = os.path.abspath(options.get("bundle") or ".")
+    here = os.getcwd()
+    folder = os.path.join(here, os.path.normpath(options.get("bundle") or "."))
     spec = bundle.load(folder, options.get("config") or "", name, messages=caller.messages, systemd=caller.manager == "systemd")
     terminal = bool(spec["process"].get("terminal"))
     console.check(options.get("console-socket") or "", terminal=terminal, detached=detached)
     container = caller.store.make(name)
+    # Building the mounts takes us into a mount namespace of our own: afterwards back, where hooks and we ourselves belong.
+    outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     group: cgroups.Group | None = None
     starting: Starting | None = None
     try:
@@ -73,10 +76,13 @@ def create(caller: Caller, name: str, *, detached: bool) -> Created:
         container.state["ready"] = True
         container.write()
         if options.get("pid-file"):
-            write_pid(options["pid-file"], starting.pid)
+            write_pid(os.path.join(here, options["pid-file"]), starting.pid)
+        namespaces.setns(outer, namespaces.CLONE_NEWNS)
+        os.close(outer)
     except BaseException:
         if starting is not None:
             starting.abort()
+        namespaces.setns(outer, namespaces.CLONE_NEWNS)
         _take_away(caller, container, spec, group)
         raise
     return Created(container, starting)

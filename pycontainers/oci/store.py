@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import NotFound, StateError, UsageError
-from ..linux import cgroups, mounts, process
+from ..linux import cgroups, process
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 _ID = re.compile(r"[A-Za-z0-9_+.\-]{1,1024}")
@@ -137,8 +137,6 @@ class Container:
         for name in ("state.json", "start.sock", "config.json", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.folder}/{name}")
-        with contextlib.suppress(OSError):
-            mounts.umount(f"{self.folder}/stage")  # ours, when it was this very process that built on it
         for folder in (f"{self.folder}/stage", self.folder):
             with contextlib.suppress(FileNotFoundError):
                 os.rmdir(folder)

@@ -217,6 +217,8 @@ def open_sysctl(key: str) -> int:
     """
     dot, slash = key.find("."), key.find("/")
     path = key if slash >= 0 and (dot < 0 or slash < dot) else key.replace(".", "/")
+    if ".." in path.split("/"):
+        raise OSError(22, "a sysctl has no '..' in its name")  # it would stay beneath, and be another namespace's or the machine's
     base = os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         fd = mounts.openat2(base, path, os.O_WRONLY, mounts.RESOLVE_BENEATH | mounts.RESOLVE_NO_SYMLINKS | mounts.RESOLVE_NO_XDEV)
