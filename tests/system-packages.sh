@@ -8,7 +8,8 @@ missing() {
         command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"
     done
 }
-install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
+# RUNLEVEL=1: no service is started by being installed (invoke-rc.d(8)); the tests start a dockerd of their own.
+install() { RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null; }
 
 found=$(missing)
 [ -n "$found" ] || exit 0
