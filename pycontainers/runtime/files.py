@@ -42,6 +42,7 @@ def main(home: str, run: str, container: str, purpose: str, conn: socket.socket,
     try:
         os.setsid()
         os.umask(0)
+        idmap.set_groups([])  # before anything is entered: whether they can be set at all is asked of this machine's /proc
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -94,7 +95,6 @@ class Worker:
                 raise StateError(f"container {self.name} is being worked on by another command", "try again")
             time.sleep(0.005)
         if spec["linux"].get("uidMappings"):
-            idmap.set_groups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again
