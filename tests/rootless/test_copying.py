@@ -44,11 +44,12 @@ def test_owners_are_kept_where_he_has_ids_for_them(mapped: Somebody) -> None:
     name = mapped("run", "-d", *NONE, "host", "sleep", "60").strip()
     make = "mkdir /srv/theirs && echo x > /srv/theirs/file && chown -R 1000:33 /srv/theirs && chmod 700 /srv/theirs"
     mapped("exec", name, "sh", "-c", make)
-    done = mapped.do("sh", "-c", f'"$0" -m pycontainers.commands.program cp {name}:/srv/theirs - > theirs.tar', f"{mapped.base}/venv/bin/python")
+    python = f"{mapped.base}/venv/bin/python"
+    done = mapped.do("sh", "-c", f'"$0" -m pycontainers.commands.program cp {name}:/srv/theirs - > theirs.tar', python)
     assert done.returncode == 0, done.stderr
     with open(f"{mapped.home}/theirs.tar", "rb") as file, tarfile.open(fileobj=io.BytesIO(file.read())) as archive:
         assert [(member.name, member.uid, member.gid) for member in archive] == [("theirs", 1000, 33), ("theirs/file", 1000, 33)]
-    mapped.do("sh", "-c", f'"$0" -m pycontainers.commands.program cp - {name}:/opt < theirs.tar', f"{mapped.base}/venv/bin/python")
+    mapped.do("sh", "-c", f'"$0" -m pycontainers.commands.program cp - {name}:/opt < theirs.tar', python)
     assert mapped("exec", name, "stat", "-c", "%u:%g:%a", "/opt/theirs", "/opt/theirs/file") == "1000:33:700\n1000:33:644\n"
     assert "A /opt/theirs/file" in mapped("diff", name).splitlines()
 
