@@ -46,7 +46,7 @@ def group_path() -> Iterator[str]:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(group_path: str) -> Iterator[Start]:
     """Start a command with a pipe for its input; it is ended with the test."""
     started = []
 
@@ -55,6 +55,7 @@ def start() -> Iterator[Start]:
         return started[-1]
 
     yield run
+    cgroups.open(group_path).kill()  # what a failed test left frozen would not die by itself
     for process in started:
         process.kill()
         process.communicate()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pycontainers.errors import LimitError
 from pycontainers.linux import cgroups
+from pycontainers.linux.cgroups import devices as module
 from pycontainers.linux.cgroups.device_program import program
 from pycontainers.linux.cgroups.devices import Listed, Rule, rules
 from pycontainers.linux.cgroups.limits import DEVICE_RULES, EVERY_DEVICE
@@ -190,6 +191,27 @@ def test_no_moment_without_a_device_while_rules_change(group_path: str, tmp_path
         for devices in others:
             group.update({"devices": devices})
     assert process.poll() is None
+
+
+@pytest.mark.root
+def test_each_single_write_leaves_what_both_lists_have(group_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on v1, without luck: looked at after each write. (v2 exchanges the whole program.)"""
+    group = enforced(group_path, DEVICE_RULES)
+    if not os.path.exists(f"{group.paths['devices']}/devices.list"):
+        pytest.skip("v2 has no list of devices")
+    write, seen = module._write, []
+
+    def one_by_one(folder: str, name: str, texts: list[str]) -> None:
+        for text in texts:
+            write(folder, name, [text])
+            seen.append(text)
+            assert {"c 1:3 rwm", "c 136:* rwm"} <= set(Path(folder, "devices.list").read_text().splitlines()), (name, text)
+
+    monkeypatch.setattr(module, "_write", one_by_one)
+    other = [rule for rule in DEVICE_RULES if rule.get("minor") != 5]
+    group.update({"devices": [*other, {"allow": True, "type": "c", "major": 1, "minor": 7, "access": "r"}]})
+    group.update({"devices": DEVICE_RULES})
+    assert seen
 
 
 @pytest.mark.root
