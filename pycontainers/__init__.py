@@ -16,6 +16,8 @@ _PUBLIC = {
     "run": "api",
     "create": "api",
     "build": "api",
+    "update": "api",
+    "list_events": "api",
     "get": "api",
     "ps": "api",
     "get_image": "api",
@@ -31,7 +33,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from .api import build, create, get, get_image, list_images, ps, run
+    from .api import build, create, get, get_image, list_events, list_images, ps, run, update
     from .errors import ContainersError
     from .notebook.magics import load_ipython_extension, unload_ipython_extension
     from .objects import Container, Image

@@ -8,10 +8,12 @@ from inspect import Parameter, Signature, signature
 from typing import Any, Literal, Unpack, overload
 
 from .commands.frontend import native_engine
+from .commands.limits import LimitWords, resources_of
 from .commands.options import Pairs, RunOptions, build_request, container_config
+from .commands.settings import restart_policy
 from .errors import UsageError, near
 from .events import finish
-from .objects import Container, ContainerList, Image, ImageList, Output, RunResult
+from .objects import Container, ContainerList, Events, Image, ImageList, Output, RunResult
 from .protocol import ContainerConfig
 from .wording import failed
 
@@ -84,6 +86,25 @@ def _with_options(function: Any) -> None:
 
 _with_options(run)
 _with_options(create)
+
+
+def update(container: str | Container, *, restart: str | None = None, **limits: Unpack[LimitWords]) -> Container:
+    """Other limits and another restart policy for a container, at once and for every later start: ``memory="256m"``, ``cpus=1.5``.
+
+    :raises LimitError: a limit that makes no sense, or that this machine cannot set; nothing has changed then.
+    """
+    for word in limits:
+        if word not in LimitWords.__annotations__:
+            raise UsageError(f"there is no limit {word!r}", near(word, LimitWords.__annotations__) or "see: help(pycontainers.run)")
+    name = container.id if isinstance(container, Container) else container
+    engine = native_engine()
+    policy = restart_policy(restart) if restart is not None else None
+    return Container(engine, engine.update(name, resources_of(limits) if limits else None, policy))
+
+
+def list_events(since: float = 0.0, until: float = 0.0) -> Events:
+    """What happened to containers between two unix times, oldest first, in the form of Docker's event messages."""
+    return Events(native_engine().events(since, until))
 
 
 def get(name: str) -> Container:

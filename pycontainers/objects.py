@@ -25,6 +25,8 @@ from .protocol import (
     ImageInfo,
     LogLine,
     Port,
+    Resources,
+    RestartPolicy,
     Session,
 )
 from .text import ago, clean, one_line, table
@@ -208,6 +210,11 @@ class Container:
 
     def rename(self, name: str) -> Container:
         self._info = self._engine.rename(self.id, name)
+        return self
+
+    def update(self, resources: Resources | None = None, restart: RestartPolicy | None = None) -> Container:
+        """Other limits, at once and for every later start; what is None in ``resources`` stays. ``pc.update`` takes words."""
+        self._info = self._engine.update(self.id, resources, restart)
         return self
 
     def top(self, *options: str) -> Rows:

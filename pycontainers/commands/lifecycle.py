@@ -1,4 +1,4 @@
-"""``start``, ``attach``, ``stop``, ``restart``, ``kill``, ``pause``, ``unpause``, ``wait``, ``rename``, ``rm``: from state to state."""
+"""``start``, ``attach``, ``stop``, ``restart``, ``kill``, ``pause``, ``update``, ``rename``, ``rm`` …: from state to state."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from ..protocol import ContainerInfo, Session, exit_of
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
+from .limits import LIMIT_OPTIONS, LimitWords, resources_of
+from .run_options import RESTART
+from .settings import restart_policy
 
 _MANY = (Argument("container", "name or id", "+", completes="container"),)
 _RUNNING = (Argument("container", "name or id", "+", completes="running"),)
@@ -108,6 +111,15 @@ def rename(context: Context, args: SimpleNamespace, body: str | None) -> Contain
     return Container(context.engine, context.engine.rename(args.container, args.name))
 
 
+def update(context: Context, args: SimpleNamespace, body: str | None) -> Any:
+    words = {name: value for name, value in vars(args).items() if value not in (None, [], False)}
+    limits = resources_of(words) if words.keys() & LimitWords.__annotations__.keys() else None
+    policy = restart_policy(args.restart) if args.restart is not None else None
+    if limits is None and policy is None:
+        raise UsageError("update without anything to change", "for example: update --memory 256m NAME")
+    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.update(name, limits, policy))))
+
+
 def kill(context: Context, args: SimpleNamespace, body: str | None) -> Any:
     return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.kill(name, args.signal))))
 
@@ -163,6 +175,17 @@ declare(
         (),
         (Argument("container", "name or id", completes="container"), Argument("name", "its new name")),
         examples=("rename web front",),
+    )
+)
+declare(
+    Verb(
+        "update",
+        "Change the limits and the restart policy of containers",
+        update,
+        (*LIMIT_OPTIONS, RESTART),
+        _MANY,
+        details="New limits hold at once, and for every later start. What is not named stays as it is.",
+        examples=("update --memory 256m --cpus 1.5 web", "update --restart no web"),
     )
 )
 declare(

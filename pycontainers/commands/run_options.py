@@ -6,6 +6,11 @@ from .declare import Option
 from .limits import CREATION_LIMIT_OPTIONS, LIMIT_OPTIONS
 from .settings import RESTARTS
 
+#: shared with ``update``
+RESTART = Option(
+    ("--restart",), "start it again when it ends: no, on-failure[:N], always or unless-stopped", "POLICY", completes="|".join(RESTARTS)
+)
+
 _ENVIRONMENT = (
     Option(("--env", "-e"), "environment variable NAME=VALUE, or NAME for this process's own value", "ENV", many=True),
     Option(("--env-file",), "read environment variables from a file", "FILE", many=True, host_path="whole", completes="file"),
@@ -83,9 +88,7 @@ _LIFE = (
     Option(("--init",), "a small init as process 1: it reaps zombies and forwards signals"),
     Option(("--rm",), "remove the container when it has ended"),
     Option(("--replace",), "remove another container of this name first"),
-    Option(
-        ("--restart",), "start it again when it ends: no, on-failure[:N], always or unless-stopped", "POLICY", completes="|".join(RESTARTS)
-    ),
+    RESTART,
     Option(
         ("--lifetime",),
         "detached (until it ends), kernel (ends with this notebook's kernel) or server (with the Jupyter server)",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -37,8 +36,11 @@ def detach_keys(text: str) -> bytes:
 
 
 def size() -> tuple[int, int]:
-    """(rows, columns) of the terminal that this process writes to."""
-    found = shutil.get_terminal_size()
+    """(rows, columns) of the terminal that this process writes to. Asked, not read from the environment, which does not follow it."""
+    try:
+        found = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return 24, 80
     return found.lines, found.columns
 
 

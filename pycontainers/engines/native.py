@@ -13,7 +13,6 @@ from ..errors import ContainersError, NotFound, StateError, UsageError
 from ..events import Work
 from ..images.store import Store
 from ..linux import process, signals
-from ..linux.cgroups import limits
 from ..network import wayout
 from ..paths import Paths, paths
 from ..protocol import (
@@ -70,7 +69,9 @@ class NativeEngine:
                 self.remove(config.name, force=True)
             except NotFound:
                 pass
-        return self._info(creation.create(self.paths, self.store, config))
+        info = self._info(creation.create(self.paths, self.store, config))
+        self._journal("create", info)
+        return info
 
     def start(self, container: str) -> ContainerInfo:
         self._begin()
@@ -139,27 +140,29 @@ class NativeEngine:
         drive: Drive | None = None,
         size: tuple[int, int] | None = None,
     ) -> ExitStatus:
+        self._begin()
+        container_id = self._id(container)
         fd = client.body_fd(stdin) if stdin is not None else -1
         started = time.time()
         try:
-            session = self._execute(container, config, fd, drive is not None, size)
+            session = self._execute(container_id, config, fd, drive is not None, size)
         finally:
             if fd >= 0:
                 os.close(fd)
         with session:
             drive(session) if drive is not None else _pass_on(session, on_output)
         found = session.exit or {}
+        self._journal_exec("exec_die", container_id, exitCode=found.get("code", "unknown"))
         error = "" if session.exit or not session.over else "the worker of this exec was killed: its exit code is unknown"
         return ExitStatus(code=found.get("code"), signal=found.get("signal", 0), started=started, finished=time.time(), error=error)
 
     def exec_detached(self, container: str, config: ExecConfig) -> None:
-        self._execute(container, config, -1, False, None).close()
-
-    def _execute(self, container: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None) -> Executed:
         self._begin()
+        self._execute(self._id(container), config, -1, False, None).close()
+
+    def _execute(self, container_id: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None) -> Executed:
         if not config.command:
             raise UsageError("exec needs a command", "exec CONTAINER COMMAND [ARG...]")
-        container_id = self._id(container)
         request = {
             "command": list(config.command),
             "env": config.env,
@@ -169,7 +172,9 @@ class NativeEngine:
             "privileged": config.privileged,
             "size": size,
         }
-        return client.run_exec(self.paths, container_id, request, stdin=stdin, feed=feed)
+        session = client.run_exec(self.paths, container_id, request, stdin=stdin, feed=feed)
+        self._journal_exec(f"exec_start: {' '.join(config.command)}", container_id)
+        return session
 
     def stop(self, container: str, timeout: float | None = None, signal: str = "") -> ContainerInfo:
         message = {"op": "stop", "timeout": timeout, "signal": signals.number(signal) if signal else None}
@@ -197,13 +202,9 @@ class NativeEngine:
 
     def update(self, container: str, resources: Resources | None = None, restart: RestartPolicy | None = None) -> ContainerInfo:
         """Limits that are None stay as they are. They hold at once, and for every later start."""
-        self._begin()
-        info = self.find(container)
         message: dict[str, Any] = {"op": "update"}
         if resources is not None:
-            whole = limits.merged(info.resources, resources)
-            limits.check_resources(whole)
-            message |= {"resources": limits.to_oci(whole), "limits": asdict(whole)}
+            message["limits"] = {name: value for name, value in asdict(resources).items() if value not in (None, ())}
         if restart is not None:
             message["restart"] = asdict(restart)
         return self._changed(container, message)
@@ -455,6 +456,12 @@ class NativeEngine:
 
     def _journal(self, action: str, info: ContainerInfo) -> None:
         journal.record(str(self.paths.home), action, info.id, {**info.labels, "image": info.image, "name": info.name})
+
+    def _journal_exec(self, action: str, container_id: str, **attributes: object) -> None:
+        """By us: the worker stands inside the container, where no path of ours means what it should."""
+        record = state.read(self.folders.path(container_id), "container.json")
+        if record is not None:
+            journal.record(str(self.paths.home), action, container_id, journal.of(record, **attributes))
 
     def _kill_and_wait(self, container_id: str) -> None:
         folder = self.folders.path(container_id)

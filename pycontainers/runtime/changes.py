@@ -23,20 +23,32 @@ def apply(folder: str, message: dict[str, Any]) -> None:
         update(folder, spec, record, message)
 
 
-def update(folder: str, spec: dict[str, Any], record: dict[str, Any], message: dict[str, Any]) -> None:
-    """New limits and a new restart policy into ``config.json`` and ``container.json``.
+def update(folder: str, spec: dict[str, Any], record: dict[str, Any], message: dict[str, Any], group: Any = None) -> list[str]:
+    """New limits and a new restart policy into ``config.json`` and ``container.json``, and into the cgroup of one that lives.
 
-    :param message: ``resources`` (OCI ``linux.resources``, what is to change), ``limits`` (the same as fields of protocol.Resources),
-        ``restart`` (``{"name", "retries"}``); what is missing stays.
+    What is to change is put together with what holds here, under the lock: of two who change different limits both succeed.
+
+    :param message: ``limits``: fields of protocol.Resources that are to change; ``restart`` (``{"name", "retries"}``).
+    :returns: what was left out, one line each.
+    :raises LimitError: together they make no sense, or the kernel refuses one; nothing has changed then.
     """
-    resources: dict[str, Any] = spec["linux"].setdefault("resources", {})
-    for name, part in (message.get("resources") or {}).items():
-        resources[name] = {**resources.get(name, {}), **part} if isinstance(part, dict) else part
-    record["resources"] = {**record["resources"], **(message.get("limits") or {})}
+    notes: list[str] = []
+    if message.get("limits"):
+        from ..linux.cgroups import limits
+        from ..protocol import Resources
+
+        whole = limits.merged(Resources(**record["resources"]), Resources(**message["limits"]))
+        limits.check_resources(whole)
+        resources = limits.to_oci(whole)
+        if group is not None:
+            notes = group.update(resources)
+        spec["linux"]["resources"] = {**spec["linux"].get("resources", {}), **resources}
+        record["resources"] = vars(whole)
+        state.write(folder, "config.json", spec)
     if message.get("restart"):
         record["restart"] = message["restart"]
-    state.write(folder, "config.json", spec)
     state.write(folder, "container.json", record)
+    return notes
 
 
 def rename(folder: str, record: dict[str, Any], name: str) -> None:

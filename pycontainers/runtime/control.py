@@ -184,6 +184,9 @@ class Control:
         if operation == "wait":
             supervisor.waiting.append(connection)
             return None
+        if operation == "detach":  # left on purpose: the input stays open for the next one
+            connection.stdin = False
+            return None
         if operation == "end_input":
             supervisor.end_input()
             return {"ok": True}

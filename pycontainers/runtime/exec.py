@@ -50,15 +50,23 @@ def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[in
         sockets.reply_error(conn, error)
 
 
-def probe(folder: str, command: list[str], writer: int, program: seccomp.Filter | None) -> NoReturn:
-    """A health check, in a process forked from the supervisor: its output goes to ``writer``, and its exit code is this process's."""
+LATE = 254
+"""Exit code of a probe that took too long."""
+
+
+def probe(folder: str, command: list[str], writer: int, program: seccomp.Filter | None, timeout: float) -> NoReturn:
+    """A health check, in a process forked from the supervisor: its output goes to ``writer``, and its exit code is this process's.
+
+    After ``timeout`` seconds it is ended, and the code is :data:`LATE`. By this process, its parent: as an orphan it would have to be
+    reaped by somebody else before the container's pid namespace could end (zap_pid_ns_processes in kernel/pid_namespace.c).
+    """
     code = 1
     try:
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         work = Exec(folder, {"command": command}, lambda profile: program, death_signal=signal.SIGKILL)
         work.start([null, writer, os.dup(writer)])
-        code = work.wait()["code"]
+        code = work.wait()["code"] if process.wait_gone(work.pid, timeout) else work.end()
     except ContainersError as error:
         os.write(writer, error.message.encode())
     finally:
@@ -155,6 +163,12 @@ class Exec:
         signalled = os.WIFSIGNALED(status)
         number = os.WTERMSIG(status) if signalled else 0
         return {"code": 128 + number if signalled else os.WEXITSTATUS(status), "signal": number}
+
+    def end(self) -> int:
+        """Kill the program and reap it."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        return LATE
 
     def _inside(self, fds: list[int], writer: int) -> NoReturn:
         try:

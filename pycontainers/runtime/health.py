@@ -47,7 +47,6 @@ class Health:
     def close(self) -> None:
         """The container has ended, or is about to: no more probes."""
         self._loop.cancel("health")
-        self._loop.cancel("health timeout")
         if self._pid:
             self._reap(kill=True)
 
@@ -70,12 +69,12 @@ class Health:
             self._done(-1, f"no process for the probe: {error.strerror}")
             return
         if pid == 0:
-            self._supervisor.leave_to(lambda: exec_worker.probe(self._supervisor.folder, self.command, writer, self._supervisor.program))
+            program, timeout = self._supervisor.program, self._check["timeout"]
+            self._supervisor.leave_to(lambda: exec_worker.probe(self._supervisor.folder, self.command, writer, program, timeout))
         os.close(writer)
         self._pid, self._pidfd, self._reader = pid, os.pidfd_open(pid), reader
         self._loop.watch(reader, self._read)
         self._loop.watch(self._pidfd, self._ended)
-        self._loop.at("health timeout", time.monotonic() + self._check["timeout"], self._late)
 
     def _read(self) -> None:
         try:
@@ -90,11 +89,11 @@ class Health:
 
     def _ended(self) -> None:
         self._read()
-        self._done(self._reap(), "")
-
-    def _late(self) -> None:
-        self._reap(kill=True)
-        self._done(-1, f"Health check exceeded timeout ({self._check['timeout']:g}s)")
+        code = self._reap()
+        if code == exec_worker.LATE:
+            self._done(-1, f"Health check exceeded timeout ({self._check['timeout']:g}s)")
+        else:
+            self._done(code, "")
 
     def _reap(self, kill: bool = False) -> int:
         if kill:
@@ -103,7 +102,6 @@ class Health:
         for fd in (self._pidfd, self._reader):
             self._loop.forget(fd)
             os.close(fd)
-        self._loop.cancel("health timeout")
         self._pid = 0
         return os.waitstatus_to_exitcode(status)
 

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 LIMIT = 4 << 20
 """Bytes of one file."""
@@ -61,15 +61,28 @@ def _rotate(home: str, fd: int) -> None:
 
 def read(home: str, *, since: float = 0.0, until: float = 0.0, follow: Callable[[], bool] | None = None) -> Iterator[dict[str, Any]]:
     """Events between two unix times, oldest first; with ``follow`` it goes on while ``follow()`` is true or until ``until``."""
-    for path in (f"{home}/events.log.1", f"{home}/events.log"):
-        yield from (event for event in _lines(path, 0)[0] if _within(event, since, until))
-    if follow is None:
-        return
-    place = _size(f"{home}/events.log")
-    while follow() and not (until and time.time() > until):
-        found, place = _lines(f"{home}/events.log", place)
-        yield from (event for event in found if _within(event, since, until))
-        time.sleep(0.05)
+    seen: set[bytes] = set()
+    file = None
+    try:
+        while True:
+            goes_on = follow is not None and follow() and not (until and time.time() > until)  # asked before reading: nothing is missed
+            # The file that is read stays open: renamed away meanwhile, it is still read to its end.
+            while True:
+                if file is not None:
+                    yield from (event for event in _lines(file) if _within(event, since, until))
+                following = _next(home, seen)
+                if following is None:
+                    break
+                if file is not None:
+                    yield from (event for event in _lines(file) if _within(event, since, until))
+                    file.close()
+                file = following
+            if not goes_on:
+                return
+            time.sleep(0.05)
+    finally:
+        if file is not None:
+            file.close()
 
 
 def _within(event: dict[str, Any], since: float, until: float) -> bool:
@@ -77,39 +90,26 @@ def _within(event: dict[str, Any], since: float, until: float) -> bool:
     return bool(when >= since and (not until or when <= until))
 
 
-def _size(path: str) -> tuple[int, int]:
-    """(inode, bytes): where a reader stands."""
-    try:
-        found = os.stat(path)
-        return found.st_ino, found.st_size
-    except FileNotFoundError:
-        return 0, 0
-
-
-def _lines(path: str, place: Any) -> tuple[list[dict[str, Any]], Any]:
-    """The events behind ``place``, and where the next ones will be. A file that was rotated away is read to its end first."""
-    inode, start = place if place else (0, 0)
-    found: list[dict[str, Any]] = []
-    try:
-        now = os.stat(path)
-        if inode and now.st_ino != inode:
-            found += _parse(f"{path}.1", start)[0]
-            start = 0
-        more, end = _parse(path, start)
-        return found + more, (now.st_ino, end)
-    except FileNotFoundError:
-        return found, (0, 0)
-
-
-def _parse(path: str, start: int) -> tuple[list[dict[str, Any]], int]:
-    with open(path, "rb") as file:
-        file.seek(start)
-        data = file.read()
-    whole = data.rfind(b"\n") + 1
-    found = []
-    for line in data[:whole].splitlines():
+def _next(home: str, seen: set[bytes]) -> BinaryIO | None:
+    """The older of the two files that was not opened yet."""
+    for path in (f"{home}/events.log.1", f"{home}/events.log"):
         try:
-            found.append(json.loads(line))
+            file = open(path, "rb")
+        except FileNotFoundError:
+            continue
+        first = file.readline()  # an inode would be no name: it is given to a new file as soon as the old one is gone
+        if first.endswith(b"\n") and first not in seen:
+            seen.add(first)
+            file.seek(0)
+            return file
+        file.close()
+    return None
+
+
+def _lines(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """What has come since the last call. Lines are written whole; one that a full disk cut is skipped."""
+    for line in file:
+        try:
+            yield json.loads(line)
         except ValueError:
-            continue  # cut by a full disk
-    return found, start + whole
+            continue

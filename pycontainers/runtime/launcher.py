@@ -175,6 +175,9 @@ def main(home: str, run: str) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel: nobody waits for supervisors
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        # What a killed exec worker leaves comes to us and is reaped at once (SIGCHLD is ignored): a zombie inside, which only this
+        # machine's own init could reap, would keep the container's pid namespace from ending.
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         server = Launcher(listener, home, run)
         _look_around()
         gc.collect()

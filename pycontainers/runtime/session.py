@@ -111,6 +111,8 @@ class Attached(Session):
         self._ask({"op": "resize", "rows": rows, "columns": columns})
 
     def close(self) -> None:
+        if not self.over and self._conn.fileno() >= 0:
+            self._ask({"op": "detach"})
         self._conn.close()
 
     def _ask(self, message: dict[str, Any]) -> None:

@@ -444,9 +444,7 @@ class Supervisor:
             self._unpause({})  # what is frozen takes no signal (freezer-subsystem.rst)
 
     def _update(self, message: dict[str, Any]) -> None:
-        if message.get("resources"):
-            self._note(self._group.update(message["resources"]))
-        changes.update(self.folder, self.spec, self.record, message)
+        self._note(changes.update(self.folder, self.spec, self.record, message, self._group))
         self._restart.set(self.record.get("restart"))
         self.journal("update")
 
@@ -525,6 +523,8 @@ class Supervisor:
         self.output.close()
         state.write(self.folder, "exit.json", record)
         mark("supervisor", "exit")
+        if self._stopping:
+            self.journal("stop")
         if self.record.get("auto_remove"):
             state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
             self.journal("destroy")

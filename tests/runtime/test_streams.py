@@ -1,0 +1,196 @@
+"""Input, output and terminals: attached from the start or later, by one client or several, slow ones among them."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from pycontainers import errors
+from pycontainers.protocol import ContainerConfig, ExecConfig
+
+pytestmark = pytest.mark.root
+
+
+def create(engine: Any, *command: str, **config: Any) -> str:
+    return str(engine.create(ContainerConfig("host", command, network="none", **config)).id)
+
+
+def read_until(session: Any, wanted: bytes, seconds: float = 10.0) -> bytes:
+    """Output until ``wanted`` is in it, or the end."""
+    found, deadline = b"", time.monotonic() + seconds
+    while wanted not in found and not session.over and time.monotonic() < deadline:
+        ready = select.select(session.sources(), [], [], 0.5)[0]
+        for fd in ready:
+            found += b"".join(data for _, data in session.receive(fd))
+    return found
+
+
+def test_input_reaches_a_container_and_its_end_is_seen(engine: Any) -> None:
+    with engine.start_attached(create(engine, "cat", stdin_open=True), True) as session:
+        session.feed(b"one\n")
+        assert read_until(session, b"one\n") == b"one\n"
+        session.feed(b"two")
+        session.end_input()
+        assert read_until(session, b"\0never") == b"two"
+        assert session.exit["code"] == 0
+
+
+def test_much_input_and_output_pass_unchanged_and_nobody_is_starved(engine: Any) -> None:
+    """More than every buffer on the way holds, in both directions at once."""
+    data = os.urandom(1 << 16) * 64
+    found = bytearray()
+    with engine.start_attached(create(engine, "cat", stdin_open=True), True) as session:
+        writer = threading.Thread(target=lambda: (session.feed(data), session.end_input()))
+        writer.start()
+        for _, piece in session.stream():
+            found += piece
+        writer.join()
+    assert bytes(found) == data
+
+
+def test_attach_sees_what_comes_from_now_on_and_leaving_ends_nothing(engine: Any) -> None:
+    info = engine.start(create(engine, "sh", "-c", "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.05; done"))
+    with engine.attach(info.id) as first, engine.attach(info.id) as second:
+        assert b"line" in read_until(first, b"line") and b"line" in read_until(second, b"line")
+    assert engine.find(info.id).status == "running"
+    with engine.attach(info.id) as again:
+        assert b"line" in read_until(again, b"line")
+        engine.kill(info.id)
+        read_until(again, b"\0never")
+        assert again.exit["signal"] == 9
+
+
+def test_a_client_that_does_not_read_holds_up_neither_requests_nor_the_end(engine: Any) -> None:
+    """Its pipe to the container fills, the container waits; stop, exec and the exit record do not."""
+    info = engine.start(create(engine, "sh", "-c", "yes stuck; sleep 100"))
+    stuck = engine.attach(info.id)
+    try:
+        time.sleep(0.3)
+        assert engine.exec(info.id, ExecConfig(("true",))).code == 0
+        engine.pause(info.id)
+        engine.unpause(info.id)
+        begun = time.monotonic()
+        threading.Timer(1.0, stuck.close).start()
+        engine.stop(info.id, timeout=0)
+        assert engine.find(info.id).status == "exited" and time.monotonic() - begun < 20
+    finally:
+        stuck.close()
+
+
+def test_detached_with_stdin_open_waits_for_a_client(engine: Any) -> None:
+    info = engine.start(create(engine, "head", "-n1", stdin_open=True))
+    time.sleep(0.1)
+    assert engine.find(info.id).status == "running"
+    with engine.attach(info.id, True) as session:
+        session.feed(b"at last\n")
+        assert b"at last" in read_until(session, b"at last")
+    assert engine.wait(info.id, 5).code == 0
+
+
+def test_terminal_of_a_container(engine: Any) -> None:
+    """A terminal of its own devpts, with the client's size, which follows; the log has what was shown."""
+    script = "tty; stty size; read line; stty size; echo got $line; test -t 0 && test -t 1 && test -t 2 && ls -l /proc/self/fd/0"
+    identifier = create(engine, "sh", "-c", script, tty=True, stdin_open=True)
+    with engine.start_attached(identifier, True, (33, 77)) as session:
+        assert session.tty
+        assert b"/dev/pts/0\r\n33 77\r\n" in read_until(session, b"33 77")
+        session.resize(44, 88)
+        time.sleep(0.1)
+        session.feed(b"typed\n")
+        rest = read_until(session, b"\0never")
+        assert b"44 88" in rest and b"got typed" in rest and b"/dev/pts/0" in rest and session.exit["code"] == 0
+    assert "got typed" in "".join(line.text for line in engine.logs(identifier))
+
+
+def test_terminal_ends_programs_by_keys(engine: Any) -> None:
+    with engine.start_attached(create(engine, "sh", "-c", "echo up; sleep 100", tty=True, stdin_open=True), True) as session:
+        read_until(session, b"up")
+        session.feed(b"\x03")  # ctrl-c: SIGINT to the foreground group
+        read_until(session, b"\0never")
+        assert session.exit["code"] == 130 or session.exit["signal"] == 2
+
+
+def test_exec_on_a_terminal(engine: Any) -> None:
+    info = engine.start(create(engine, "sleep", "100"))
+    seen: list[bytes] = []
+
+    def drive(session: Any) -> None:
+        assert session.tty
+        seen.append(read_until(session, b"50 100"))
+        session.feed(b"exit 7\n")
+        seen.append(read_until(session, b"\0never"))
+
+    status = engine.exec(info.id, ExecConfig(("sh", "-c", "stty size; exec sh"), tty=True), drive=drive, size=(50, 100))
+    assert b"50 100" in seen[0] and status.code == 7
+
+
+def test_exec_detached_privileged_and_refused_while_paused(engine: Any) -> None:
+    info = engine.start(create(engine, "sleep", "100"))
+    engine.exec_detached(info.id, ExecConfig(("sh", "-c", "sleep 0.2; echo made > /tmp/made")))
+    found: list[bytes] = []
+    collect = lambda stream, data: found.append(data)  # noqa: E731
+    engine.exec(info.id, ExecConfig(("sh", "-c", "grep -E 'CapEff|Seccomp:' /proc/self/status"), privileged=True), None, collect)
+    effective, seccomp = [line.split()[1] for line in b"".join(found).decode().splitlines()[:2]]
+    last = int(open("/proc/sys/kernel/cap_last_cap").read())
+    assert int(effective, 16) == (1 << last + 1) - 1 and seccomp == "0"
+    found.clear()
+    for _ in range(50):
+        engine.exec(info.id, ExecConfig(("cat", "/tmp/made")), None, collect)
+        if b"made" in b"".join(found):
+            break
+        time.sleep(0.1)
+    assert b"made" in b"".join(found)
+    engine.pause(info.id)
+    with pytest.raises(errors.StateError, match="is paused"):
+        engine.exec(info.id, ExecConfig(("true",)))
+    engine.unpause(info.id)
+
+
+def test_the_program_on_a_real_terminal(state: Any) -> None:
+    """A shell typed into through a pseudo-terminal: raw mode, the window's size, keys that detach, the terminal restored."""
+    import fcntl
+    import struct
+    import termios
+
+    master, slave = os.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 111, 0, 0))
+    before = termios.tcgetattr(slave)
+    command = [sys.executable, "-m", "pycontainers.commands.program", "run", "-it", "--name", "typed", "--network", "none", "host", "sh"]
+    program = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    seen = b""
+
+    def expect(wanted: bytes) -> None:
+        nonlocal seen
+        deadline = time.monotonic() + 20
+        while wanted not in seen and time.monotonic() < deadline and select.select([master], [], [], 1)[0] is not None:
+            if select.select([master], [], [], 0.2)[0]:
+                seen += os.read(master, 1 << 16)
+        assert wanted in seen, seen
+        seen = seen.partition(wanted)[2]
+
+    try:
+        expect(b"#")
+        os.write(master, b"echo size $(stty size)\r")
+        expect(b"size 41 111")
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
+        os.kill(program.pid, 28)  # SIGWINCH: the kernel sends it to the foreground group of a controlling terminal
+        time.sleep(0.2)
+        os.write(master, b"echo size $(stty size)\r")
+        expect(b"size 20 60")
+        os.write(master, b"\x10\x11")
+        assert program.wait(10) == 0
+        assert termios.tcgetattr(slave) == before
+    finally:
+        program.kill()
+        os.close(master)
+        os.close(slave)
+    ps = [sys.executable, "-m", "pycontainers.commands.program"]
+    assert "Up" in subprocess.run([*ps, "ps"], capture_output=True, text=True, check=True).stdout
+    subprocess.run([*ps, "rm", "-f", "typed"], capture_output=True, check=True)
