@@ -124,17 +124,18 @@ class Group:
                     except FileNotFoundError:
                         pass  # the kernel's list has files of controllers that this group does not have
 
-    def update(self, resources: dict[str, Any]) -> list[str]:
+    def update(self, resources: dict[str, Any], fresh: bool = False) -> list[str]:
         """Set limits (OCI ``linux.resources``) on a group with or without processes; what is not named stays as it is. All or nothing:
         when one is refused, those before it are put back.
 
+        :param fresh: the group was made just now, and its maker removes it when something is refused: nothing is put back.
         :returns: what was left out, one line each.
         :raises LimitError: naming the option, the value and what the kernel said.
         """
         why = v2.check(resources, self._v2)
         if why:
             raise limit_error(one("memory", "", resources["memory"]["limit"], "--memory")[0], why)
-        done = Transaction()
+        done = Transaction(fresh)
         try:
             done.apply(self._rows(resources))
             notes: list[str] = (v1 if self._v1 else v2).ignored(resources)
@@ -154,6 +155,8 @@ class Group:
         for version, rows in ((self._v1, v1.settings(resources, self._v1)), (self._v2, v2.settings(resources, self._v2))):
             for row in rows:
                 folder = version.get(row.controller) or (self._v2_folder if not row.controller else "")
+                if "/" in row.choices[0][0]:
+                    raise limit_error(row, "it is not the name of a file of the group")
                 if folder:
                     found.append((row, folder))
                 elif row.option.startswith("unified") and self._v1:

@@ -27,10 +27,9 @@ def create(path: str, resources: dict[str, Any], where: Layout | None = None, na
     parts = path.strip("/").split("/")
     if not path.startswith("/") or not all(parts) or ".." in parts or "." in parts:
         raise ValueError(f"{path!r} is not an absolute cgroup path")
-    rows = v2.settings(resources, {})
-    needed = {row.controller for row in [*rows, *v1.settings(resources, {})] if row.asked}
+    needed = _needed(resources)
     if not where.writable:
-        asked = [row for row in rows if row.asked]
+        asked = [row for row in v2.settings(resources, {}) if row.asked]
         if asked:
             raise limit_error(asked[0], where.why)
         return Group(path, Layout("none", []), dict.fromkeys(CONTROLLERS, where.why))
@@ -43,12 +42,19 @@ def create(path: str, resources: dict[str, Any], where: Layout | None = None, na
                 missing |= _make(tree, path, needed)
                 made.append(tree.base + path)
         group = Group(path, where, missing)
-        group.notes = group.update(resources)
+        group.notes = group.update(resources, fresh=True)
     except BaseException:
         for folder in made:
             rmdir(folder, time.monotonic() + 1.0)
         raise
     return group
+
+
+def _needed(resources: dict[str, Any]) -> set[str]:
+    """The optional controllers a limit of which is asked for."""
+    keys = {"hugepageLimits": ("hugetlb",), "rdma": ("rdma",), "network": ("net_cls", "net_prio")}
+    named = {name.partition(".")[0] for name in resources.get("unified") or ()}
+    return named | {controller for key, controllers in keys.items() if resources.get(key) for controller in controllers}
 
 
 def _make(tree: Tree, path: str, needed: set[str]) -> dict[str, str]:

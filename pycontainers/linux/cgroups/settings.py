@@ -108,12 +108,15 @@ class Transaction:
     parent), so a write may be refused (EINVAL) until another one is made, and which comes first depends on what is set now. So: whatever
     is refused waits, and is tried again as long as others get through. Every pair of valid states can be crossed like that, since each
     of these rules compares two figures: one of the two orders never breaks it.
+
+    :param fresh: the group was made just now and is removed when something is refused: what it has is not read first.
     """
 
-    __slots__ = ("_done",)
+    __slots__ = ("_done", "_fresh")
 
-    def __init__(self) -> None:
+    def __init__(self, fresh: bool = False) -> None:
         self._done: list[tuple[str, str]] = []
+        self._fresh = fresh
 
     def apply(self, rows: list[tuple[Setting, str]]) -> None:
         """Write each row in its folder. :raises Refused: the first that cannot be written; what was written before it still stands."""
@@ -130,10 +133,14 @@ class Transaction:
 
     def _write(self, row: Setting, folder: str) -> Refused | None:
         """None when it is written; the refusal when another row may have to come first."""
-        name, value = next((choice for choice in row.choices if os.path.exists(f"{folder}/{choice[0]}")), row.choices[-1])
+        name, value = row.choices[-1]
+        for choice in row.choices[:-1]:
+            if os.path.exists(f"{folder}/{choice[0]}"):
+                name, value = choice
+                break
         path = f"{folder}/{name}"
         try:
-            old = row.before(files.read(path))
+            old = "" if self._fresh else row.before(files.read(path))
             files.write(path, value)
         except OSError as error:
             if error.errno == errno.ENOENT and not row.asked:
@@ -142,7 +149,8 @@ class Transaction:
             if error.errno == errno.EINVAL:
                 return refusal
             raise refusal from None
-        self._done.append((path, old))
+        if not self._fresh:
+            self._done.append((path, old))
         return None
 
     def undo(self) -> None:

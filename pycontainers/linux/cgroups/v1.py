@@ -19,34 +19,37 @@ def make(tree: Tree, path: str, needed: set[str]) -> dict[str, str]:
 
     :raises FileExistsError: the group exists.
     """
-    parent = tree.base
-    parts = path.strip("/").split("/")
-    for part in parts:
-        current = f"{parent}/{part}"
+    folder = tree.base + path
+    try:
+        os.mkdir(folder, 0o755)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
         try:
-            os.mkdir(current, 0o755)
-            made = True
+            make(tree, parent, needed)
         except FileExistsError:
-            if part is parts[-1]:
-                raise
-            made = False
-        if made or "cpuset" in tree.controllers:
-            _initialise(tree, parent, current)
-        parent = current
+            pass  # another start made it meanwhile
+        os.mkdir(folder, 0o755)
+    _initialise(tree, folder)
     return {}
 
 
-def _initialise(tree: Tree, parent: str, current: str) -> None:
+def _initialise(tree: Tree, folder: str) -> None:
+    parent = os.path.dirname(folder)
     if "cpuset" in tree.controllers:
         # A v1 cpuset is born empty and takes no process (ENOSPC) before it has both: copied down from the parent (cpusets.rst).
         for name in ("cpuset.cpus", "cpuset.mems"):
-            if not files.read(f"{current}/{name}").strip():
-                files.write(f"{current}/{name}", files.read(f"{parent}/{name}").strip())
-    if "memory" in tree.controllers:
-        # Before Linux 5.11 a child's memory counted for its parent only with this set, and only before the first child was made.
+            value = files.read(f"{parent}/{name}").strip()
+            if not value and parent != tree.base:  # its maker was killed right after mkdir
+                _initialise(tree, parent)
+                value = files.read(f"{parent}/{name}").strip()
+            if not files.read(f"{folder}/{name}").strip():
+                files.write(f"{folder}/{name}", value)
+    if "memory" in tree.controllers and parent == tree.base:
+        # Before Linux 5.11 a child's memory counted for its parent only with this set, and only before the first child was made, which
+        # takes it over.
         try:
-            if files.read(f"{current}/memory.use_hierarchy").strip() == "0":
-                files.write(f"{current}/memory.use_hierarchy", "1")
+            if files.read(f"{folder}/memory.use_hierarchy").strip() == "0":
+                files.write(f"{folder}/memory.use_hierarchy", "1")
         except OSError:
             pass
 

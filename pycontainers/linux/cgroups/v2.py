@@ -226,8 +226,6 @@ def _rest(resources: dict[str, Any]) -> list[Setting]:
         rows += one("hugetlb", f"hugetlb.{size}.max", limit, "hugepageLimits", f"{size} {limit}")
     rows += rdma(resources)
     for name, value in (resources.get("unified") or {}).items():
-        if "/" in name:
-            raise ValueError(f"{name!r} is not the name of a file of the group")
         controller = _OURS.get(name.partition(".")[0], "")
         for text in str(value).splitlines():  # a file with a line a device takes one of them a write
             rows.append(Setting(controller, ((name, text),), f"unified {name}", text))

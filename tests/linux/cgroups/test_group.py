@@ -172,6 +172,8 @@ def test_unified_and_unknown_keys(machine: Layout, folder: Path) -> None:
     if folder.name == "v2":
         group.update({"unified": {"memory.low": "1234567"}})
         assert content(group, "memory", "memory.low") == "1234567"
+    with pytest.raises(LimitError, match=r"unified ../memory.max 5 cannot be set: .*(not the name of a file|not cgroup v2)"):
+        group.update({"unified": {"../memory.max": "5"}})
     with pytest.raises(LimitError, match="nonsense"):
         group.update({"unified": {"nonsense.max": "1"}})
 

@@ -249,3 +249,33 @@ def test_check_says_what_works_and_leaves_nothing() -> None:
     assert {"memory", "swap", "cpus", "pids"} <= {name for name, _, _ in rows}
     assert all(works or why for _, works, why in rows)
     assert cgroups.open(f"/pycontainers-check-{os.getpid()}").paths == {}
+
+
+def test_a_parent_whose_maker_was_killed(group_path: str, start: Start) -> None:
+    """Right after mkdir a v1 cpuset is empty, and so would be everything below it: no process could enter."""
+    has("cpuset")
+    parent = cgroups.layout()
+    folder = next(tree.base + group_path for tree in parent.trees if "cpuset" in tree.controllers)
+    os.mkdir(folder)
+    group = cgroups.create(f"{group_path}/c", {})
+    try:
+        group.add(start("sleep", "100").pid)
+        assert len(group.pids()) == 1
+        group.kill()
+    finally:
+        group.remove()
+
+
+def test_groups_side_by_side(group_path: str) -> None:
+    """The folder above them is made by whoever comes first."""
+    started = []
+    for number in range(8):
+        started.append(pid := os.fork())
+        if pid == 0:
+            code = 1
+            try:
+                cgroups.create(f"{group_path}/{number}", {"pids": {"limit": 5}}).remove()
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.waitpid(pid, 0)[1] for pid in started] == [0] * 8
