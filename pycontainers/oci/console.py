@@ -45,6 +45,11 @@ def send(conn: socket.socket, master: int) -> None:
     os.close(master)
 
 
+def hold_signals() -> None:
+    """Keep signals waiting until :class:`Foreground` can pass them on: one that comes earlier would end us and leave the container."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _NOT_FORWARDED)
+
+
 class Foreground:
     """Stays with a process: signals go on to it, and our terminal to its one. ``pidfd``: the process; ``master``: -1 without a terminal."""
 
@@ -56,6 +61,7 @@ class Foreground:
                 signal.signal(number, self._forward)
         signal.signal(signal.SIGWINCH, self._resize)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _forward(self, number: int, _: object) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -95,6 +95,8 @@ class _Work:
     def run(self, detached: bool) -> int:
         from .lifecycle import write_pid
 
+        if not detached:
+            console.hold_signals()
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         raise_limits(0, self._wanted)
         if self._wanted.get("oomScoreAdj") is not None:

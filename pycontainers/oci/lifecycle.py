@@ -225,8 +225,10 @@ def _raise(answer: bytes) -> None:
 def run(caller: Caller, name: str) -> int:
     """create and start; the exit code of the program, 0 when detached."""
     detached = bool(caller.options.get("detach"))
-    if not detached and not caller.options.get("no-subreaper"):
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    if not detached:
+        console.hold_signals()
+        if not caller.options.get("no-subreaper"):
+            syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
     created = create(caller, name, detached=detached)
     container, starting = created.container, created.starting
     try:

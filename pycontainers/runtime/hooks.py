@@ -116,6 +116,7 @@ def _execute(hook: dict[str, Any], environment: dict[str, str], stdin: int, sink
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         if mount_namespace is not None:
             namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
             os.chdir("/")
