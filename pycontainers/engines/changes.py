@@ -6,11 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 
+from ..images.layers import named_by_paths
 from ..images.view import Node, Rootfs, View, is_opaque, is_whiteout
 from ..protocol import Change
 from ..runtime import state
 
 
+@named_by_paths()
 def changes(folder: str) -> list[Change]:
     """Sorted by path, bytewise. A folder is changed when its owner, mode or anything in it is (Docker's rule)."""
     record = state.read(folder, "container.json") or {}

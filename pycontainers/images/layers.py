@@ -6,6 +6,8 @@ link's data. So a layer's diff id can be computed without keeping the tar, and t
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -75,6 +77,22 @@ def tar_stream(folder: str) -> Iterator[bytes]:
         yield from _LayerPacker().content(fd)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def named_by_paths() -> Iterator[None]:
+    """For work on a tree by paths. What whoever filled it made too deep for that is one error, and no traceback.
+
+    :raises ImageError: a folder lies deeper than Python recurses, or a path is longer than PATH_MAX (4096 bytes).
+    """
+    try:
+        yield
+    except RecursionError:
+        raise ImageError("a folder lies some hundred levels deep", "an image cannot hold that: remove it first") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ImageError("a path is longer than 4096 bytes", "an image cannot hold that: remove it first") from None
 
 
 def diff_id(folder: str) -> tuple[str, int]:

@@ -145,10 +145,11 @@ class Store(Records):
             rootfs = host.base(self.root).rootfs if len(uppers) > 1 else self.scratch().rootfs
         layers.merge_uppers(uppers, tree, rootfs)
 
+    @layers.named_by_paths()
     def commit(self, tree: str, parent_chain: str) -> Layer:
         """Take over a layer's tree as a snapshot. The same content on the same parent gives the snapshot that is there.
 
-        :raises ImageError: the tree holds what a layer cannot (a name that starts with ``.wh.``).
+        :raises ImageError: the tree holds what a layer cannot (a name that starts with ``.wh.``, a path that is too long).
         """
         diff, size = layers.diff_id(tree)
         layer = self.layer_at(layers.chain_id(parent_chain, diff), diff, size)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
-from pycontainers.protocol import Resources
+from pycontainers.protocol import CommitRequest, Resources
 from pycontainers.runtime import state
 
 pytestmark = pytest.mark.root
@@ -29,6 +29,21 @@ def test_folders_too_deep_to_be_removed_by_path(engine: Any, output: Any, runnin
     engine.remove(container)
     assert remains() == before
     assert not [name for name in os.listdir(engine.paths.containers) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(("name", "levels"), [("d", 1500), ("d" * 250, 30)], ids=["deep", "long"])
+def test_folders_too_deep_for_an_image_are_one_error(engine: Any, running: Any, remains: Any, name: str, levels: int) -> None:
+    before = remains()
+    container = running(engine, "python", "-c", DEEP.replace("'d'", repr(name)).replace("1500", str(levels)), workdir="/srv")
+    assert engine.wait(container).code == 0
+    if name != "d":  # this takes a look at each folder on the way for each folder
+        with pytest.raises(errors.ImageError, match=r"longer than 4096"):
+            engine.diff(container)
+    with pytest.raises(errors.ImageError, match=r"levels deep|longer than 4096"):
+        for _ in engine.commit(container, CommitRequest()):
+            pass
+    engine.remove(container)
+    assert remains() == before
 
 
 def test_fork_bomb_ends_at_its_limit(engine: Any, running: Any, execute: Any) -> None:
