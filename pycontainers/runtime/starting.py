@@ -64,7 +64,7 @@ class Starting:
             self._outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         rootfs.private_mounts(self.stage)
         shown = _cgroup_mounts(group)
-        folders = {name: folder for name, controllers, folder in shown if controllers and folder}
+        folders = {name: folder for name, _, folder in shown if folder}
         outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap, early, folders)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         entrances = group.entrances()
@@ -289,12 +289,13 @@ def _check(linux: dict[str, Any]) -> None:
 
 
 def _cgroup_mounts(group: Any) -> list[tuple[str, str, str]]:
-    """What a container sees under /sys/fs/cgroup: [(name, v1 controllers or "" for v2, its own folder)], as mounted here."""
+    """What a container sees under /sys/fs/cgroup: [(name, v1 controllers or "" for v2, what is bound without a cgroup namespace)]."""
     layout = cgroups.layout()
     if not group.paths:
         return []  # it has no group: what would show is the one that all of this user's processes are in
     if layout.version == "v2":
-        return [("", "", "")]
+        # All of it, where no namespace shows its own alone: that is what /proc/self/cgroup names the path in (Docker, runc).
+        return [("", "", layout.trees[0].mountpoint)]
     found: dict[str, list[str]] = {}
     for controller, mountpoint in layout.controllers.items():
         found.setdefault(os.path.basename(mountpoint), []).append(controller)

@@ -105,7 +105,7 @@ _CAPS = ("grep", "Cap", "/proc/self/status")
     ("options", "command"),
     [
         ("--ulimit nofile=100:200 --ulimit nproc=300:400 --ulimit core=0", "grep -E 'open files|processes|core' /proc/self/limits"),
-        ("--sysctl net.core.somaxconn=777", "cat /proc/sys/net/core/somaxconn"),
+        ("--sysctl net.ipv4.ip_default_ttl=77", "cat /proc/sys/net/ipv4/ip_default_ttl"),
         ("--oom-score-adj 77", "cat /proc/self/oom_score_adj"),
         ("--security-opt no-new-privileges", "grep NoNewPrivs /proc/self/status"),
         ("", "grep NoNewPrivs /proc/self/status"),

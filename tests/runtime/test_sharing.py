@@ -56,6 +56,7 @@ def test_one_namespace_alone(engine: NativeEngine, make: Make, kind: str) -> Non
     assert {name for name in theirs if theirs[name] == ours[name]} == {kind, "user"}, "and the user namespace that owns it"
 
 
+@pytest.mark.more_than_uml("nftables")
 def test_a_network_is_shared_with_its_files(engine: NativeEngine, make: Make) -> None:
     donor = make("python", "-c", _SERVER, network="bridge", extra_hosts=("db:10.9.9.9",), dns=("9.9.9.9",))
     guest = make(network=f"container:{donor.name}")
