@@ -13,12 +13,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import PortInUse, UsageError
-from .relay import serve
 
 if TYPE_CHECKING:
     from ..protocol import Port as _Port
 
-__all__ = ["Bound", "Published", "bind", "close", "holder", "serve"]
+__all__ = ["Bound", "Published", "bind", "close", "holder"]
 
 
 class Published:

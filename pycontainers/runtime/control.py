@@ -18,7 +18,25 @@ from ..linux import sockets
 from .loop import READ, WRITE
 
 if TYPE_CHECKING:
-    from .supervisor import Supervisor
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from .loop import Loop
+    from .output import Output
+
+    class Served(Protocol):
+        """Who does what clients ask: a container's supervisor. ``requests``: op -> what it does; a refusal is an exception."""
+
+        loop: Loop
+        tty: bool
+        stdin_once: bool
+        requests: dict[str, Callable[[dict[str, Any]], None]]
+
+        def feed(self, data: bytes) -> None: ...
+
+        def end_input(self) -> None: ...
+
+        def journal(self, action: str, **attributes: object) -> None: ...
 
 _INPUT = 0
 _READ = 1 << 18
@@ -105,10 +123,14 @@ class Connection:
 
 
 class Control:
-    """All connections of one container. ``supervisor`` does what they ask."""
+    """All connections of one container. ``served`` does what they ask, ``output`` is what they are attached to.
 
-    def __init__(self, supervisor: Supervisor, path: str) -> None:
-        self.supervisor, self.loop, self.path = supervisor, supervisor.loop, path
+    :ivar waiting: who asked to be told of the next end.
+    """
+
+    def __init__(self, served: Served, output: Output, path: str) -> None:
+        self.served, self.output, self.loop, self.path = served, output, served.loop, path
+        self.waiting: list[Connection] = []
         self.connections: list[Connection] = []
         self.listener: socket.socket | None = None
         """None while nobody can ask."""
@@ -145,7 +167,7 @@ class Control:
         found = Connection(conn, self, attached=attached, stdin=stdin)
         self.connections.append(found)
         if attached:
-            self.supervisor.output.clients.append(found)
+            self.output.clients.append(found)
         return found
 
     def drop(self, connection: Connection) -> None:
@@ -153,44 +175,51 @@ class Control:
             self.connections.remove(connection)
             self.loop.forget(connection.conn.fileno())
             connection.conn.close()
-        if connection in self.supervisor.output.clients:
-            self.supervisor.output.clients.remove(connection)
+        if connection in self.output.clients:
+            self.output.clients.remove(connection)
             self.caught_up()
+
+    def end(self, message: dict[str, Any]) -> None:
+        """Tell whoever is attached or waits how it ended, and let them go."""
+        told = [connection for connection in self.connections if connection in self.output.clients or connection in self.waiting]
+        self.waiting = []
+        for connection in told:
+            connection.last(message)
 
     def left(self, connection: Connection) -> None:
         """A client has closed its side. With it goes the input that it had brought (Docker's StdinOnce)."""
-        given = connection.stdin and connection.attached and self.supervisor.stdin_once
+        given = connection.stdin and connection.attached and self.served.stdin_once
         self.drop(connection)
         if given:
-            self.supervisor.end_input()
+            self.served.end_input()
 
     def caught_up(self) -> None:
-        if not any(client.behind for client in self.supervisor.output.clients):
-            self.supervisor.output.watch()
+        if not any(client.behind for client in self.output.clients):
+            self.output.watch()
 
     def input(self, connection: Connection, data: bytes) -> None:
         if connection.stdin:
-            self.supervisor.feed(data)
+            self.served.feed(data)
 
     def handle(self, connection: Connection, message: dict[str, Any]) -> dict[str, Any] | None:
         """One request; the reply, or None when it comes later."""
-        supervisor, operation = self.supervisor, message.get("op")
+        served, operation = self.served, message.get("op")
         if operation == "attach":
             connection.attached, connection.stdin = True, bool(message.get("stdin"))
-            supervisor.journal("attach")
-            connection.answer({"attached": True, "tty": supervisor.tty})
-            supervisor.output.clients.append(connection)
+            served.journal("attach")
+            connection.answer({"attached": True, "tty": served.tty})
+            self.output.clients.append(connection)
             return None
         if operation == "wait":
-            supervisor.waiting.append(connection)
+            self.waiting.append(connection)
             return None
         if operation == "detach":  # left on purpose: the input stays open for the next one
             connection.stdin = False
             return None
         if operation == "end_input":
-            supervisor.end_input()
+            served.end_input()
             return {"ok": True}
-        handler = supervisor.requests.get(str(operation))
+        handler = served.requests.get(str(operation))
         if handler is None:
             raise UsageError(f"a supervisor cannot {operation!r}", "is it of another version? restart the container")
         handler(message)

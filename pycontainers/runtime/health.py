@@ -16,7 +16,23 @@ from . import exec as exec_worker
 from . import state
 
 if TYPE_CHECKING:
-    from .supervisor import Supervisor
+    from collections.abc import Callable
+    from typing import NoReturn, Protocol
+
+    from ..linux import seccomp
+    from .loop import Loop
+
+    class Watched(Protocol):
+        """What is checked: a container, as its supervisor has it."""
+
+        folder: str
+        loop: Loop
+        paused: bool
+        program: seccomp.Filter | None
+
+        def journal(self, action: str, **attributes: object) -> None: ...
+
+        def leave_to(self, work: Callable[[], object]) -> NoReturn: ...
 
 _OUTPUT = 4096  # bytes kept of a probe's output
 _KEPT = 5
@@ -25,8 +41,8 @@ _KEPT = 5
 class Health:
     """The checks of one run of one container. ``check`` is ``container.json``'s ``health``: test, interval, timeout, … in seconds."""
 
-    def __init__(self, supervisor: Supervisor, check: dict[str, Any]) -> None:
-        self._supervisor, self._check, self._loop = supervisor, check, supervisor.loop
+    def __init__(self, watched: Watched, check: dict[str, Any]) -> None:
+        self._watched, self._check, self._loop = watched, check, watched.loop
         self._begun = time.monotonic()
         self._found: dict[str, Any] = {"status": "starting", "streak": 0, "log": []}
         self._pid, self._pidfd, self._reader = 0, -1, -1
@@ -55,7 +71,7 @@ class Health:
         self._loop.at("health", time.monotonic() + wait, self._probe)
 
     def _probe(self) -> None:
-        if self._supervisor.paused:
+        if self._watched.paused:
             self._plan()
             return
         self._started, self._output = time.time(), bytearray()
@@ -69,8 +85,8 @@ class Health:
             self._done(-1, f"no process for the probe: {error.strerror}")
             return
         if pid == 0:
-            program, timeout = self._supervisor.program, self._check["timeout"]
-            self._supervisor.leave_to(lambda: exec_worker.probe(self._supervisor.folder, self.command, writer, program, timeout))
+            program, timeout = self._watched.program, self._check["timeout"]
+            self._watched.leave_to(lambda: exec_worker.probe(self._watched.folder, self.command, writer, program, timeout))
         os.close(writer)
         self._pid, self._pidfd, self._reader = pid, os.pidfd_open(pid), reader
         self._loop.watch(reader, self._read)
@@ -119,12 +135,12 @@ class Health:
                 found["status"] = "unhealthy"
         self._write()
         if found["status"] != before:
-            self._supervisor.journal(f"health_status: {found['status']}")
+            self._watched.journal(f"health_status: {found['status']}")
         self._plan()
 
     def _write(self) -> None:
         try:
-            state.write(self._supervisor.folder, "health.json", self._found)
+            state.write(self._watched.folder, "health.json", self._found)
         except OSError:
             pass  # a full disk: the next probe tries again
 

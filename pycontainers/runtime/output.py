@@ -14,7 +14,15 @@ from . import logs
 from .loop import WRITE, Loop
 
 if TYPE_CHECKING:
-    from .control import Connection
+    from typing import Protocol
+
+    class Client(Protocol):
+        """Somebody who is attached. ``behind``: it has not taken yet what it was offered."""
+
+        @property
+        def behind(self) -> bool: ...
+
+        def offer(self, data: bytes) -> None: ...
 
 _READ = 1 << 16  # bytes a read: the capacity of a pipe
 _TAGS = {"stdout": b"\x01", "stderr": b"\x02"}
@@ -27,7 +35,7 @@ class Output:
     """
 
     def __init__(self, log: str, loop: Loop) -> None:
-        self.clients: list[Connection] = []
+        self.clients: list[Client] = []
         self.streams: dict[int, str] = {}
         self._loop = loop
         self._path = log

@@ -26,8 +26,9 @@ from ..metrics import history
 from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
 from ..network import ports as forwarder
+from ..network import relay
 from . import changes, groups, joining, journal, state
-from .control import Connection, Control
+from .control import Control
 from .health import Health
 from .init import Waiting
 from .loop import Loop
@@ -68,8 +69,7 @@ class Supervisor:
         self.record: dict[str, Any] = {}
         self.loop = Loop()
         self.output = Output(f"{self.folder}/log", self.loop)
-        self.control = Control(self, f"{run}/containers/{container_id}.sock")
-        self.waiting: list[Connection] = []
+        self.control = Control(self, self.output, f"{run}/containers/{container_id}.sock")
         self.paused = False
         self.tty = bool(spec.get("process", {}).get("terminal"))
         self.stdin_once = bool(request.get("attach"))
@@ -273,7 +273,7 @@ class Supervisor:
     def _forward(self, control: int) -> None:
         if self._networked:
             network.enter_bridge(self._paths())
-        forwarder.serve(self._bound, self._address or "127.0.0.1", control)
+        relay.serve(self._bound, self._address or "127.0.0.1", control)
 
     def leave_to(self, work: Callable[[], object]) -> NoReturn:
         """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
@@ -536,9 +536,7 @@ class Supervisor:
 
     def _leave_clients(self, record: dict[str, Any]) -> None:
         """Whoever is attached or waits is told how this run ended. Last of all: a client that does not read keeps nothing from its end."""
-        for client in [*self.output.clients, *self.waiting]:
-            client.last({"exit": record})
-        self.waiting = []
+        self.control.end({"exit": record})
 
     def _undo(self, error: BaseException) -> None:
         """A start that failed leaves nothing behind: the first process, cgroup, address, ports; and says why."""

@@ -31,7 +31,7 @@ def relaying(bound, address="127.0.0.1", limit=None):
             os.close(writer)
             if limit:
                 relay.CONNECTIONS = limit
-            ports.serve(bound, address, reader)
+            relay.serve(bound, address, reader)
             code = 0
         finally:
             os._exit(code)
