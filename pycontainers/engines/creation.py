@@ -19,6 +19,7 @@ from ..network import names as network_names
 from ..paths import Paths
 from ..protocol import ContainerConfig, Port
 from ..runtime import client, init_program, isolation, recover, state
+from ..runtime.marks import mark
 from ..runtime.privileges import privileges_of
 from ..runtime.spec import INIT, Facts, command_of, oci_spec
 from ..runtime.spec_mounts import bind, device_binds
@@ -53,6 +54,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
     folder = f"{paths.containers}/{container_id}"
     building = f"{paths.containers}/{recover.new_folder_name(container_id)}"
     os.mkdir(building, 0o711)
+    mark("client", "building")
     name, cidfile = "", ""
     try:
         files, notes = _files(building, folder, config, shared.joins, folders)
@@ -76,6 +78,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             spec["annotations"]["io.pycontainers.folders"] = ":".join(f for f in roots["folders"] if f != "/")
         cidfile = _write_cidfile(config.cidfile, container_id)
         name = _claim(paths, config.name, container_id)
+        mark("client", "claimed")
         record = {
             **_record(config, image, image_config, container_id, name, roots),
             **kept,
@@ -86,6 +89,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         state.write(building, "container.json", record)
         if step is not None:
             state.write(building, STEP, step)
+        mark("client", "written")
         os.rename(building, folder)
     except BaseException:
         trees.remove(building)
@@ -94,6 +98,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         if cidfile:
             os.unlink(cidfile)
         raise
+    mark("client", "created")
     return container_id
 
 
@@ -109,6 +114,7 @@ def before_start(paths: Paths, container_id: str) -> None:
 
         wayout.ensure(paths)
         network.connect(paths).close()
+    mark("client", "prepared")
 
 
 def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:

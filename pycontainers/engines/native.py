@@ -33,6 +33,7 @@ from ..protocol import (
     RestartPolicy,
 )
 from ..runtime import changes, client, freeze, journal, logs, recover, state
+from ..runtime.marks import mark
 from ..runtime.session import Executed, Session
 from . import checks, creation, information, inside, naming, processes, steps
 from .folders import Folders
@@ -114,6 +115,7 @@ class NativeEngine:
             # An interrupt, or a reader that failed: a foreground container does not outlive its call.
             self._end_quietly(info.id)
             raise
+        mark("client", "ended")
         if session.exit is None and not session.over:
             return info, ExitStatus(code=0)  # detached from: it runs on
         if session.exit is None:
@@ -151,6 +153,7 @@ class NativeEngine:
                 os.close(fd)
         with session:
             drive(session) if drive is not None else _pass_on(session, on_output)
+        mark("client", "exec ended")
         found = session.exit or {}
         self._journal_exec("exec_die", container_id, exitCode=found.get("code", "unknown"))
         error = "" if session.exit or not session.over else "the worker of this exec was killed: its exit code is unknown"
@@ -238,6 +241,7 @@ class NativeEngine:
             if not force:
                 raise StateError(f"container {info.name!r} is {info.status}", f"stop it first, or use force: rm -f {info.name}")
             self._kill_and_wait(container_id)
+        mark("client", "removing")
         if os.path.isdir(info.folder):
             self.folders.remove(container_id)
             self._journal("destroy", info)
@@ -446,6 +450,7 @@ class NativeEngine:
             raise StateError(f"{what}: it cannot be asked (was its run folder deleted?)", f"end it: %container rm -f {before.name}")
         if asked and client.wait(before.folder, _patience(message)) is None:
             raise StateError(f"{what}: it does not end", "its processes hang in the kernel (uninterruptible sleep)?")
+        mark("client", "stopped")
         return self._again(before)
 
     def _again(self, before: ContainerInfo) -> ContainerInfo:

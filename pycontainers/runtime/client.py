@@ -16,6 +16,7 @@ from ..linux import helper, holder, process, sockets
 from ..paths import Paths
 from ..version import stamp
 from . import rootless, state
+from .marks import mark
 from .session import Attached, Executed
 
 #: Other code, or another Python, replaces a running launcher.
@@ -70,8 +71,11 @@ def _start(paths: Paths, message: dict[str, Any], stdin: int) -> tuple[socket.so
     conn = connect(paths)
     try:
         sockets.send(conn, message, [stdin] if stdin >= 0 else [])
+        mark("client", "asked")
         conn.settimeout(60)
-        return conn, _answer(conn, "start")[0]
+        answer = _answer(conn, "start")[0]
+        mark("client", "started")
+        return conn, answer
     except BaseException:
         conn.close()
         raise
@@ -100,8 +104,10 @@ def run_exec(paths: Paths, container_id: str, request: dict[str, Any], *, stdin:
             sockets.send(conn, {"op": "exec", "container": container_id, **request}, theirs)
         finally:
             sockets.close_all(theirs)
+        mark("client", "exec asked")
         conn.settimeout(None)
         _, fds = _answer(conn, "exec")
+        mark("client", "exec started")
         console = fds[0] if fds else -1
         if console >= 0:
             sockets.close_all([*readers])
@@ -118,7 +124,9 @@ def ask(paths: Paths, container_id: str, message: dict[str, Any], timeout: float
     with conn:
         try:
             sockets.send(conn, message)
+            mark("client", "request")
             answer, fds = sockets.receive(conn)
+            mark("client", "reply")
         except (BrokenPipeError, ConnectionResetError):
             return None
         except TimeoutError:

@@ -40,8 +40,10 @@ def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[in
             sockets.send(conn, {"started": work.pid}, [work.console] if work.console >= 0 else [])
         except OSError:
             pass  # the client is gone; the process goes on, as with Docker
+        mark("exec", "started")
         work.let_go()
         status = work.wait()
+        mark("exec", "ended")
         try:
             sockets.send(conn, {"exit": status})
         except OSError:

@@ -22,6 +22,7 @@ from ..linux.cgroups import enter
 from ..linux.idmap import set_groups
 from . import hooks, inside
 from .confine import Confinement, become, only_descriptor, only_descriptors
+from .marks import mark
 from .rootfs import PROPAGATION, Outside
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
@@ -78,18 +79,27 @@ class Init:
         """Never returns. Steps that wait for the supervisor are its numbered synchronisation points."""
         try:
             enter(self.entrances)  # before anything is allocated; on v2 the clone itself did it
+            mark("init", "entered")
             self._await(b"1")  # 1: ID maps written
             self._become_root()
+            mark("init", "mapped")
             self._session()
+            mark("init", "session")
             self.builder.build()
+            mark("init", "root")
             self._hooks_before_root()
             self._enter()
+            mark("init", "pivoted")
             console = self._console()
             self._finish_mounts()
+            mark("init", "covered")
             self._tell(json.dumps({"made": self.builder.made}).encode(), console)
+            mark("init", "told")
             self._await(b"2")  # 2: network is up
+            mark("init", "networked")
             self._sysctls()
             self._read_only()
+            mark("init", "confining")
             self._close_descriptors()
             gate = self._gate if self.wait.listener >= 0 or hooks.has(self.spec, "startContainer") else None
             become(self.confinement, make_cwd=True, death_signal=self.wait.death_signal, channel=self.channel, gate=gate)

@@ -1,7 +1,7 @@
 """Step boundaries: ``mark("network up")`` says that a step has been done. Nothing listens in production; tests kill and measure here.
 
 A mark costs one call. Names are those of docs/architecture.md, "Start sequence"; they are collected in :data:`STEPS` so that a test can
-tell that it has tried every one.
+tell that it has tried every one (tests/runtime/test_faults.py).
 """
 
 from __future__ import annotations
@@ -10,7 +10,23 @@ from collections.abc import Callable
 
 #: process -> its steps in order
 STEPS: dict[str, tuple[str, ...]] = {
-    "client": ("folder", "asked"),
+    "client": (
+        "building",
+        "claimed",
+        "written",
+        "created",
+        "prepared",
+        "asked",
+        "started",
+        "ended",
+        "exec asked",
+        "exec started",
+        "exec ended",
+        "request",
+        "reply",
+        "stopped",
+        "removing",
+    ),
     "launcher": ("request", "map", "program"),
     "supervisor": (
         "locked",
@@ -30,9 +46,15 @@ STEPS: dict[str, tuple[str, ...]] = {
         "cleaned",
         "exit",
         "exited",
+        # What not every life has: a stop, a pause, a rest between two runs, a start that failed.
+        "signalled",
+        "frozen",
+        "resting",
+        "undone",
     ),
     "init": ("entered", "mapped", "session", "root", "pivoted", "covered", "told", "networked", "confining"),
-    "exec": ("request", "joined", "forked", "inside"),
+    "exec": ("request", "joined", "forked", "inside", "started", "ended"),
+    "removal": ("unnamed", "renamed", "removed"),  # by whoever removes: a client, a supervisor (--rm), a sweep
 }
 
 listener: Callable[[str, str], None] | None = None

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import NameInUse, NotFound, StateError
 from ..linux import process, trees
+from .marks import mark
 
 CREATED, STARTING, RUNNING, PAUSED, RESTARTING, EXITED = "created", "starting", "running", "paused", "restarting", "exited"
 ACTIVE = (STARTING, RUNNING, PAUSED, RESTARTING)
@@ -165,8 +166,11 @@ def remove_folder(containers: str, container_id: str, name: str) -> None:
     folder = f"{containers}/{container_id}"
     grave = f"{containers}/.gone-{container_id}"
     release_name(containers, name, container_id)
+    mark("removal", "unnamed")
     try:
         os.rename(folder, grave)
     except FileNotFoundError:
         return
+    mark("removal", "renamed")
     trees.remove(grave)
+    mark("removal", "removed")

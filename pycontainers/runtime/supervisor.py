@@ -366,6 +366,7 @@ class Supervisor:
         state.write(self.folder, "exit.json", record)
         self._starting = None
         self._write_state(state.RESTARTING)
+        mark("supervisor", "resting")
         over: list[bool] = []
         self.loop.at("restart", time.monotonic() + pause, lambda: over.append(True))
         while not over and not self._stopping:
@@ -398,6 +399,7 @@ class Supervisor:
             self._group.freeze()
         except KeyError:
             raise StateError(f"container {self.record['name']!r} cannot be paused: there is no freezer cgroup here", "see doctor") from None
+        mark("supervisor", "frozen")
         self.paused = True
         self._write_state(state.PAUSED)
         self.journal("pause")
@@ -439,6 +441,7 @@ class Supervisor:
             signal.pidfd_send_signal(self._starting.pidfd, number)
         except ProcessLookupError:
             return
+        mark("supervisor", "signalled")
         self.journal("kill", signal=number)
         if self.paused and (number == signal.SIGKILL or self._stopping):
             self._unpause({})  # what is frozen takes no signal (freezer-subsystem.rst)
@@ -543,6 +546,7 @@ class Supervisor:
         if self._starting is not None:
             self._starting.abort()
         self._clean()
+        mark("supervisor", "undone")
         message = sockets.error_message(error)
         if self._lock >= 0 and self.record:
             code = getattr(errors, message["error"], ContainersError).exit_code
