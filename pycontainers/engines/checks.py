@@ -65,11 +65,20 @@ def _cgroups() -> list[Check]:
             "" if layout.writable else "mount the cgroup tree writable (docker: --privileged)",
         )
     ]
+    if layout.version != "none":
+        rows += _delegated()
     for name, works, why in cgroups.check():
         rows.append(
             Check(f"limit {name}", "ok" if works else "weaker", why, "" if works else "run without this limit, or on a kernel that has it")
         )
     return rows
+
+
+def _delegated() -> list[Check]:
+    """Which controllers this user was given, where an administrator may give less than all."""
+    found = cgroups.delegation()
+    remedy = f"start the server by: {' '.join(found.way_in[:-1])} …" if found.way_in else "docs/cgroups.md: Without root"
+    return [] if os.geteuid() == 0 else [Check(f"cgroup {name}", "weaker", why, remedy) for name, why in found.missing.items()]
 
 
 def _network(paths: Paths) -> list[Check]:
