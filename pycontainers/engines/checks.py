@@ -62,11 +62,10 @@ def _cgroups() -> list[Check]:
             "cgroups",
             "ok" if layout.writable else "missing",
             f"{layout.version}{'' if layout.writable else ': ' + layout.why}",
-            "" if layout.writable else "mount the cgroup tree writable (docker: --privileged)",
+            "" if layout.writable else _way_in() or "mount the cgroup tree writable (docker: --privileged)",
         )
     ]
-    if layout.version != "none":
-        rows += _delegated()
+    rows += _delegated() if layout.writable else []
     for name, works, why in cgroups.check():
         rows.append(
             Check(f"limit {name}", "ok" if works else "weaker", why, "" if works else "run without this limit, or on a kernel that has it")
@@ -76,9 +75,15 @@ def _cgroups() -> list[Check]:
 
 def _delegated() -> list[Check]:
     """Which controllers this user was given, where an administrator may give less than all."""
-    found = cgroups.delegation()
-    remedy = f"start the server by: {' '.join(found.way_in[:-1])} …" if found.way_in else "docs/cgroups.md: Without root"
-    return [] if os.geteuid() == 0 else [Check(f"cgroup {name}", "weaker", why, remedy) for name, why in found.missing.items()]
+    if os.geteuid() == 0:
+        return []
+    remedy = _way_in() or "docs/cgroups.md: Without root"
+    return [Check(f"cgroup {name}", "weaker", why, remedy) for name, why in cgroups.delegation().missing.items()]
+
+
+def _way_in() -> str:
+    command = cgroups.delegation().way_in
+    return f"start the server by: {' '.join(command[:-1])} …" if command else ""
 
 
 def _network(paths: Paths) -> list[Check]:
