@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -51,6 +51,10 @@ bench: $(TESTED)
 
 reference: $(STAMP)
 	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md
+
+# podman, dockerd, runc and crun of the distribution beside pycontainers-oci, with what each test did
+test-peers: packages $(TESTED)
+	$(BIN)/python -m pytest -v tests/oci/test_peers.py tests/oci/test_engines.py $(PYTEST_ARGS)
 
 # The runtime's tests on a machine with cgroup v2 alone: RUNNER runs a command there, with this folder's wheels in /share.
 test-cgroup2: $(TESTED)
