@@ -13,8 +13,9 @@ from .commands.options import Pairs, RunOptions, build_request, container_config
 from .commands.settings import restart_policy
 from .errors import UsageError, near
 from .events import finish
-from .objects import Container, ContainerList, Events, Image, ImageList, Output, RunResult
+from .objects import Container, ContainerList, Image, ImageList
 from .protocol import ContainerConfig
+from .results import Events, Output, RunResult
 from .wording import failed
 
 Text = str | None

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import UsageError
-from ..objects import Events
+from ..results import Events
 from ..wording import event_text
 from .declare import Option, Verb, declare
 from .frontend import Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from ..errors import ContainerFailed, UsageError
-from ..objects import Output, RunResult
+from ..results import Output, RunResult
 from ..text import one_line
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context, streams

@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from ..errors import UsageError
 from ..metrics.series import format_bytes
-from ..objects import Changes, Image, Text
+from ..objects import Image
 from ..protocol import CommitRequest
+from ..results import Changes, Text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from ..objects import Image, ImageList, ImageSteps, Text
+from ..objects import Image, ImageList
+from ..results import ImageSteps, Text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 from .lifecycle import each

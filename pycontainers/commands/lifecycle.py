@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import ContainersError, UsageError
-from ..objects import Container, Output, RunResult, Text
+from ..objects import Container
 from ..protocol import ContainerInfo, Session, exit_of
+from ..results import Output, RunResult, Text
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context

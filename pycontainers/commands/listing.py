@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import ContainersError, NotFound, near
-from ..objects import Container, ContainerList, Document, Rows, Text
+from ..objects import Container, ContainerList
+from ..results import Document, Rows, Text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
 

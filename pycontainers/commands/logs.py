@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 
 from ..errors import UsageError
-from ..objects import Logs
+from ..results import Logs
 from ..wording import line_text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from ..errors import ContainerFailed, ContainersError, UsageError
 from ..events import Work
-from ..objects import Container, Image, Logs, RunResult
+from ..objects import Container, Image
 from ..protocol import OnOutput, Session
+from ..results import Logs, RunResult
 from ..text import EscapeFilter
 from ..usage import Stats, StatsTable
 from ..wording import line_text

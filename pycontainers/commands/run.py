@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import UsageError
-from ..objects import Container, Output, RunResult
+from ..objects import Container
 from ..protocol import ContainerConfig, Drive, OnOutput, Session
+from ..results import Output, RunResult
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context, streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from types import SimpleNamespace
 
-from ..objects import Checks, Text
+from ..results import Checks, Text
 from ..version import __version__
 from .declare import Argument, Verb, declare, find, verbs
 from .frontend import Context

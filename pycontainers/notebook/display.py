@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .. import objects, wording
+from .. import objects, results, wording
 from ..errors import NotFound
 from ..protocol import ContainerInfo, Port
 from ..usage import Stats, StatsTable, sparkline
 from . import html
 from .surroundings import port_link
 
-_STATUS = {"running": ("▶", html.GOOD), "paused": ("⏸", html.WARN), "created": ("○", html.MUTED)}
+_STATUS = {
+    "running": ("▶", html.GOOD),
+    "paused": ("⏸", html.WARN),
+    "restarting": ("↻", html.WARN),
+    "starting": ("…", html.MUTED),
+    "created": ("○", html.MUTED),
+}
 
 
 def status(info: ContainerInfo) -> str:
@@ -23,6 +29,8 @@ def status(info: ContainerInfo) -> str:
     icon, color = _STATUS.get(info.status, ("✗", html.BAD))
     if info.exit is not None and info.status == "exited" and info.exit.code == 0:
         icon, color = "✓", html.MUTED
+    if info.health == "unhealthy" and info.status == "running":
+        icon, color = "△", html.BAD
     return html.colored(f"{icon} {wording.status_text(info)}", color)
 
 
@@ -84,7 +92,7 @@ def image(item: objects.Image) -> str:
 _CHECK_COLORS = {"ok": html.GOOD, "weaker": html.WARN, "missing": html.BAD}
 
 
-def checks(found: objects.Checks) -> str:
+def checks(found: results.Checks) -> str:
     rows = []
     for check, (icon, name, state, why, remedy) in zip(found, found.rows(), strict=True):
         color = _CHECK_COLORS.get(check.state, html.MUTED)
@@ -92,7 +100,7 @@ def checks(found: objects.Checks) -> str:
     return html.table(found.headers[1:], rows)
 
 
-def logs(found: objects.Logs) -> str:
+def logs(found: results.Logs) -> str:
     """Lines of stderr carry a bar and a label, not only a colour."""
     parts = []
     for line in found:
@@ -116,9 +124,12 @@ _HTML: dict[type, Callable[[Any], str]] = {
     objects.Container: container,
     objects.ImageList: plain_table,
     objects.Image: image,
-    objects.ImageSteps: plain_table,
-    objects.Checks: checks,
-    objects.Logs: logs,
+    results.ImageSteps: plain_table,
+    results.Rows: plain_table,
+    results.Changes: plain_table,
+    results.Events: plain_table,
+    results.Checks: checks,
+    results.Logs: logs,
     StatsTable: stats_table,
 }
 
@@ -129,7 +140,7 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     for kind, function in _HTML.items():
         formatter.formatters["text/html"].for_type(kind, function)
     # What a foreground run wrote has been streamed: its result in the last line of a cell shows nothing once more.
-    formatter.ipython_display_formatter.for_type(objects.RunResult, _nothing)
+    formatter.ipython_display_formatter.for_type(results.RunResult, _nothing)
 
     def bundle(stats: Stats, include: Any = None, exclude: Any = None) -> Any:
         return stats_bundle(stats, live())
@@ -163,5 +174,5 @@ def detach(shell: Any) -> None:
     formatter = shell.display_formatter
     for kind in _HTML:
         formatter.formatters["text/html"].pop(kind, None)
-    formatter.ipython_display_formatter.pop(objects.RunResult, None)
+    formatter.ipython_display_formatter.pop(results.RunResult, None)
     formatter.mimebundle_formatter.pop(Stats, None)

@@ -14,7 +14,7 @@ from ..commands.declare import Option, Verb, find, parse
 from ..commands.frontend import Context, native_engine
 from ..commands.system import overview
 from ..errors import ContainersError, UsageError
-from ..objects import Text
+from ..results import Text
 from . import expansion
 from .frontend import NotebookFrontend
 

@@ -10,8 +10,9 @@ from fake_engine import FakeEngine, sample
 
 import pycontainers as pc
 from pycontainers.errors import BuildError, ContainerFailed, NameInUse, NotFound, PortInUse, UsageError
-from pycontainers.objects import Container, ContainerList, ImageList, RunResult
+from pycontainers.objects import Container, ContainerList, ImageList
 from pycontainers.protocol import ExitStatus, LogLine
+from pycontainers.results import RunResult
 from pycontainers.usage import Stats, StatsTable
 
 
@@ -245,10 +246,10 @@ def test_functions_name_near_options(engine: FakeEngine) -> None:
 
 
 def test_captured_output_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pycontainers import objects
+    from pycontainers import results
 
-    monkeypatch.setattr(objects, "_CAPTURE_LIMIT", 10)
-    output = objects.Output()
+    monkeypatch.setattr(results, "_CAPTURE_LIMIT", 10)
+    output = results.Output()
     for _ in range(3):
         output("stdout", b"12345678")
     assert bytes(output.stdout) == b"1234567812" and output.truncated

@@ -14,8 +14,9 @@ from pycontainers.commands.declare import find, parse
 from pycontainers.errors import ContainerFailed, UsageError
 from pycontainers.notebook import expansion
 from pycontainers.notebook.surroundings import is_live, port_link
-from pycontainers.objects import Container, RunResult
+from pycontainers.objects import Container
 from pycontainers.protocol import ExitStatus, Port
+from pycontainers.results import RunResult
 
 
 @pytest.mark.parametrize(
