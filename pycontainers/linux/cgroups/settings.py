@@ -60,7 +60,7 @@ def processors(cpu: dict[str, Any]) -> str:
 
 def bandwidth_option(cpu: dict[str, Any]) -> tuple[str, Any]:
     """(option, figure) for messages: Docker's ``--cpus`` is a quota of the kernel's own period."""
-    if cpu.get("period") in (None, 100000) and (cpu.get("quota") or 0) > 0:
+    if cpu.get("period") == 100000 and (cpu.get("quota") or 0) > 0:  # as to_oci writes it
         return "--cpus", processors(cpu)
     return "--cpu-quota", cpu.get("quota")
 
