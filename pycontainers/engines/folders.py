@@ -18,6 +18,7 @@ class Folders:
     def __init__(self, paths: Paths) -> None:
         self.paths = paths
         self.root = str(paths.containers)
+        self._plain: set[str] = set()  # ids of no build step: a folder says so from its beginning to its end
 
     def path(self, container_id: str) -> str:
         return f"{self.root}/{container_id}"
@@ -25,7 +26,21 @@ class Folders:
     def ids(self, steps: bool = False) -> list[str]:
         """Full ids; with ``steps`` those of build steps as well."""
         found = [name for name in os.listdir(self.root) if len(name) == 64 and not name.startswith(".")]
-        return [name for name in found if steps or not os.path.exists(f"{self.path(name)}/{STEP}")]
+        return found if steps else [name for name in found if self._is_plain(name)]
+
+    def steps(self) -> list[str]:
+        """Full ids of the containers of build steps."""
+        found = self.ids(steps=True)
+        self._plain.intersection_update(found)
+        return [name for name in found if not self._is_plain(name)]
+
+    def _is_plain(self, container_id: str) -> bool:
+        if container_id in self._plain:
+            return True
+        if os.path.exists(f"{self.path(container_id)}/{STEP}"):
+            return False
+        self._plain.add(container_id)
+        return True
 
     def name(self, container_id: str) -> str:
         return str((state.read(self.path(container_id), "container.json") or {}).get("name", ""))
@@ -37,6 +52,8 @@ class Folders:
         owner = state.named(self.root, container) if "/" not in container else None
         if owner and os.path.isdir(self.path(owner)):
             return owner
+        if len(container) == 64 and container.isalnum() and os.path.isdir(self.path(container)) and self._is_plain(container):
+            return container
         ids = self.ids()
         found = [name for name in ids if name.startswith(container)] if len(container) >= 2 else []
         if len(found) == 1:

@@ -67,7 +67,7 @@ def _end(folders: Folders, container_id: str) -> None:
 
 def sweep(folders: Folders) -> None:
     """Remove the step containers of builds whose process is gone."""
-    for container_id in folders.ids(steps=True):
+    for container_id in folders.steps():
         step = state.read(folders.path(container_id), STEP)
         if step is not None and process.alive(step["owner"]) is False:
             _end(folders, container_id)
