@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -107,7 +108,8 @@ def before_start(paths: Paths, container_id: str) -> None:
     record = state.read(f"{paths.containers}/{container_id}", "container.json") or {}
     for mount in record.get("mounts", []):
         if mount["type"] == "bind" and mount.get("create"):
-            os.makedirs(mount["source"], exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # a file
+                os.makedirs(mount["source"], exist_ok=True)
     if record.get("network") == "bridge":
         from ..network import client as network
         from ..network import wayout
@@ -145,6 +147,7 @@ def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
         fresh_proc=not {"fresh proc", "fresh sysfs"} & set(refused),
         uids=tuple(held.get("uids", ())),
         gids=tuple(held.get("gids", ())),
+        agents=str(paths.run) if sum(held.get("uids", ())) == 1 else "",
         notes=tuple(notes),
     )
 

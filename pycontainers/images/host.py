@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import stat
 import sys
 import time
@@ -24,7 +25,7 @@ from ..linux import trees
 from . import curated, durable, layers
 from .view import Rootfs
 
-FORMAT = 2
+FORMAT = 3
 #: System folders. A merged /usr has the rest as links, which the skeleton repeats.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/var/lib/dpkg")
 #: Names at the top of an interpreter's prefix that may hold tokens or passwords. Hidden whether they are there now or not: what is
@@ -285,7 +286,7 @@ def _make(store: str, place: str, machine: Machine, folders: list[str], etc: cur
             durable.make_folder(f"{building}/folders", 0o755)
             for folder in folders:
                 _folders(f"{building}/folders", os.path.dirname(folder))
-                _copy_folders(machine.root + folder, f"{building}/folders{folder}")
+                _copy_folders(machine.root + folder, f"{building}/folders{folder}", folder in _DATABASE)
         data = json.dumps({"base": {folder: machine.root + folder for folder in folders}}).encode()
         durable.write(f"{store}/ingest", f"{building}/base.json", data)
         durable.sync_file_system(building)
@@ -299,13 +300,18 @@ def _make(store: str, place: str, machine: Machine, folders: list[str], etc: cur
         trees.remove(building)
 
 
-def _copy_folders(source: str, target: str) -> None:
+#: The package manager's own files, which it locks and replaces by way of a hard link: these come along as copies. Not what it keeps of
+#: each package (info), which is much and which it only adds to.
+_DATABASE = ("/var/lib/dpkg",)
+
+
+def _copy_folders(source: str, target: str, files: bool = False) -> None:
     """The folders of a tree, without what is in them, as our own.
 
     An ordinary user's overlay cannot copy up what belongs to an id that his namespace does not have (EOVERFLOW), such as the machine's
     root; and making a file in a folder copies the folder up. overlayfs takes a folder's attributes from the newest layer that has it,
     and its content from all: with these in between, everything may be added, hidden and removed. Only a file that belongs to the
-    machine cannot be changed in place.
+    machine cannot be changed in place. ``files``: copy those as well.
     """
     try:
         os.mkdir(target)
@@ -314,7 +320,11 @@ def _copy_folders(source: str, target: str) -> None:
         return  # closed to us, or gone meanwhile
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            _copy_folders(entry.path, f"{target}/{entry.name}")
+            _copy_folders(entry.path, f"{target}/{entry.name}", files and entry.name != "info")
+        elif files and entry.is_file(follow_symlinks=False):
+            with contextlib.suppress(OSError):  # closed to us (locks are): an empty one will do
+                open(f"{target}/{entry.name}", "xb").close()
+                shutil.copy2(entry.path, f"{target}/{entry.name}")
     found = os.stat(source)
     os.chmod(target, stat.S_IMODE(found.st_mode) | 0o700)
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import seccomp_compiler, syscall_table
 from .seccomp_compiler import ACTIONS, OPERATORS, compile_filter
+from .sockets import reachable
 from .syscall_table import ARCHITECTURES
 from .syscalls import MACHINE, syscall
 
@@ -117,7 +118,8 @@ def connect_agent(path: str) -> socket.socket:
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         agent.settimeout(_AGENT_SECONDS)
-        agent.connect(path)
+        with reachable(path) as name:
+            agent.connect(name)
     except OSError:
         agent.close()
         raise

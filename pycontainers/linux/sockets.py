@@ -108,7 +108,7 @@ def peer_uid(sock: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def _reachable(path: str) -> Iterator[str]:
+def reachable(path: str) -> Iterator[str]:
     """``path`` in a form that fits in ``sun_path``: through ``/proc/self/fd/N/name`` of its folder where it is too long."""
     if len(os.fsencode(path)) <= _PATH_LIMIT:
         yield path
@@ -137,7 +137,7 @@ def listen(path: str | os.PathLike[str], backlog: int = 128) -> socket.socket:
     temporary = os.path.join(os.path.dirname(target), f".{os.getpid():x}{os.urandom(2).hex()}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with _reachable(temporary) as name:
+        with reachable(temporary) as name:
             sock.bind(name)
         try:
             os.chmod(temporary, 0o600)
@@ -157,7 +157,7 @@ def bind(path: str, backlog: int = 16) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     before = os.umask(0o177)
     try:
-        with _reachable(path) as name:
+        with reachable(path) as name:
             sock.bind(name)
         sock.listen(backlog)
     except BaseException:
@@ -178,7 +178,7 @@ def connect(path: str | os.PathLike[str], timeout: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setblocking(False)
-        with _reachable(os.fspath(path)) as name:
+        with reachable(os.fspath(path)) as name:
             while True:
                 try:
                     sock.connect(name)

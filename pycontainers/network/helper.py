@@ -43,7 +43,7 @@ class Helper(helper.Server):
         self.subnets = tuple(ipaddress.IPv4Network(text) for text in options.subnet) or SUBNETS
         self.netlink, self.no_rules = Netlink(), ""
         try:
-            self.rules: Rules | None = Rules(self.table)
+            self.rules: Rules | None = Rules(self.table, own=bool(options.holder))
         except OSError as error:  # EPROTONOSUPPORT: a kernel without nfnetlink
             self.rules, self.no_rules = None, error.strerror or str(error)
         self.dropping: list[str] = []

@@ -6,6 +6,13 @@ the forwarder, which is a local process)::
     chain postrouting { type nat hook postrouting priority srcnat; ip saddr SUBNET oifname != BRIDGE masquerade }
     chain forward { type filter hook forward priority filter; iifname BRIDGE accept;
                     oifname BRIDGE ct state established,related accept; oifname BRIDGE drop }
+
+In a network namespace of an ordinary user, where nobody but we and the way out are, one more::
+
+    chain input { type filter hook input priority filter; ct state invalid drop }
+
+NAT leaves a packet that connection tracking cannot make sense of as it is: it would be taken for the namespace itself, which knows
+nothing of it and resets the container's connection. pasta sends such packets (window updates without any flag).
 """
 
 from __future__ import annotations
@@ -25,10 +32,10 @@ Subnet = tuple[str, ipaddress.IPv4Network]
 
 _IPV4 = 2  # NFPROTO_IPV4: the table is of family ip
 _BATCH_BEGIN, _BATCH_END = 16, 17  # NFNL_MSG_BATCH_BEGIN, _END
-_FORWARD, _POSTROUTING = 2, 4  # NF_INET_FORWARD, NF_INET_POST_ROUTING
+_INPUT, _FORWARD, _POSTROUTING = 1, 2, 4  # NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_POST_ROUTING
 _PRIORITY_FILTER, _PRIORITY_SRCNAT = 0, 100
 _DROP, _ACCEPT = 0, 1
-_CT_STATE, _ESTABLISHED_RELATED = 0, 0x2 | 0x4  # NFT_CT_STATE; NF_CT_STATE_BIT of the two
+_CT_STATE, _INVALID, _ESTABLISHED_RELATED = 0, 0x1, 0x2 | 0x4  # NFT_CT_STATE; NF_CT_STATE_BIT of each
 _RULES_OF_A_NETWORK = 4
 UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOENT, errno.EPROTONOSUPPORT, errno.EINVAL, errno.EAFNOSUPPORT)
 """What a kernel without nftables, NAT or connection tracking says."""
@@ -45,17 +52,17 @@ def _source(subnet: ipaddress.IPv4Network) -> bytes:
     return b"".join(parts)
 
 
-def _established() -> bytes:
-    """``ct state established,related``: the state is a bit mask in the machine's byte order."""
-    bits = struct.pack("=I", _ESTABLISHED_RELATED)
+def _state(states: int) -> bytes:
+    """``ct state …``: the state is a bit mask in the machine's byte order."""
+    bits = struct.pack("=I", states)
     return messages.connection_state() + messages.masked(bits) + messages.compare(DIFFERENT, bytes(4))
 
 
 class Rules:
-    """Our table in the current network namespace."""
+    """Our table in the current network namespace. ``own``: the namespace is an ordinary user's."""
 
-    def __init__(self, table: str) -> None:
-        self.table = table
+    def __init__(self, table: str, own: bool = False) -> None:
+        self.table, self.own = table, own
         self.netlink = Netlink(NETLINK_NETFILTER)
         self._seen: tuple[int, tuple[Subnet, ...]] | None = None
 
@@ -73,7 +80,7 @@ class Rules:
         generation = self.generation()
         if self._seen == (generation, wanted):
             return False
-        if not (self._seen and self._seen[1] == wanted and self.count() == _RULES_OF_A_NETWORK * len(wanted)):
+        if not (self._seen and self._seen[1] == wanted and self.count() == _RULES_OF_A_NETWORK * len(wanted) + self.own):
             self._transaction(self._table_parts(wanted))
         self._seen = (self.generation(), wanted)
         return True
@@ -88,7 +95,7 @@ class Rules:
 
         :raises NetlinkError: what is missing.
         """
-        other = Rules(f"{self.table}_probe{os.getpid()}")
+        other = Rules(f"{self.table}_probe{os.getpid()}", self.own)
         try:
             parts = other._table_parts(networks)
             other._transaction([*parts, ("delete table", other._table(NFT_MSG_DELTABLE))])
@@ -132,12 +139,15 @@ class Rules:
                  ("add table", self._table(NFT_MSG_NEWTABLE)),
                  ("add nat chain", self._chain("postrouting", "nat", _POSTROUTING, _PRIORITY_SRCNAT)),
                  ("add forward chain", self._chain("forward", "filter", _FORWARD, _PRIORITY_FILTER))]
+        if self.own:
+            parts.append(("add input chain", self._chain("input", "filter", _INPUT, _PRIORITY_FILTER)))
+            parts.append(("drop invalid", self._rule("input", _state(_INVALID) + messages.verdict(_DROP))))
         for bridge, subnet in networks:
             out, into, leaving = _interface(IIFNAME, bridge), _interface(OIFNAME, bridge), _interface(OIFNAME, bridge, DIFFERENT)
             parts += [
                 ("masquerade", self._rule("postrouting", _source(subnet) + leaving + messages.masquerade())),
                 ("forward out", self._rule("forward", out + messages.verdict(_ACCEPT))),
-                ("forward replies", self._rule("forward", into + _established() + messages.verdict(_ACCEPT))),
+                ("forward replies", self._rule("forward", into + _state(_ESTABLISHED_RELATED) + messages.verdict(_ACCEPT))),
                 ("forward drop", self._rule("forward", into + messages.verdict(_DROP))),
             ]
         return parts

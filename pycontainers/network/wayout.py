@@ -106,7 +106,7 @@ def _pasta(run: str, pid: int) -> int:
     pid_file = f"{run}/pasta.pid"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(pid_file)
-    argv = "pasta --config-net --quiet --no-map-gw --tcp-ports none --udp-ports none --tcp-ns none --udp-ns none".split()
+    argv = "pasta --config-net --quiet --no-map-gw --mtu 1500 --tcp-ports none --udp-ports none --tcp-ns none --udp-ns none".split()
     argv += ["--pid", pid_file, "--userns", f"/proc/{pid}/ns/user", "--netns", f"/proc/{pid}/ns/net"]
     said = f"{run}/pasta.log"
     with open(said, "wb") as log:  # a pipe would be kept open by what goes into the background

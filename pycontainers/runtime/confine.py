@@ -114,7 +114,12 @@ def become(
     _own_stdio(uid)
     capabilities.limit_bounding(what.bounding, what.last_cap)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    _change_ids(uid, gid, extra)
+    pretend = (uid, gid) != (0, 0) and idmap.pieces() == [1]  # there is nobody else to be (:mod:`.owners`)
+    if pretend and uid:
+        # Who is root for the kernel gets capabilities back by execve; who is not asked to be root shall not.
+        syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NOROOT | syscalls.SECBIT_NOROOT_LOCKED)
+    if not pretend:
+        _change_ids(uid, gid, extra)
     enter_cwd(what.cwd)  # with the user's rights, so that a folder closed to it is an error now
     paths = _candidates(what.args[0], environment.get("PATH", ""))
     if gate is not None:
@@ -139,6 +144,8 @@ def become(
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         if what.program:
             _filter(what.program, channel)
+    if pretend:
+        _change_ids(uid, gid, extra)  # answered by the agent, now that there is a filter
     _exec(paths, what.args, environment)
 
 

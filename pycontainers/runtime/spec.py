@@ -10,6 +10,7 @@ from ..linux.idmap import onto_itself
 from ..linux.namespaces import KINDS
 from ..protocol import ContainerConfig
 from . import defaults
+from .owners import with_agent
 from .privileges import Privileges
 from .spec_mounts import mounts
 
@@ -32,6 +33,7 @@ class Facts:
     fresh_proc: bool = True  # a new proc and a new sysfs may be mounted
     uids: tuple[int, ...] = ()  # pieces of an ordinary user's map, each id onto itself; (): root, whose containers get ids of nobody
     gids: tuple[int, ...] = ()
+    agents: str = ""  # folder of the agents' sockets where a container has a single id (:mod:`.owners`)
     notes: tuple[str, ...] = field(default=())
 
     @property
@@ -71,6 +73,8 @@ def oci_spec(
     }
     if privileges.seccomp is not None:
         linux["seccomp"] = privileges.seccomp
+    if facts.agents and not (privileges.seccomp or {}).get("listenerPath"):
+        linux["seccomp"] = with_agent(privileges.seccomp, f"{facts.agents}/{container_id[:12]}.owners")
     if devices:
         linux["devices"] = [dict(device) for device in devices]
     if facts.user_namespace:

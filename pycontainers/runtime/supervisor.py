@@ -27,7 +27,7 @@ from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..network import relay
-from . import changes, groups, joining, journal, state
+from . import changes, groups, joining, journal, owners, state
 from .control import Control
 from .health import Health
 from .init import Waiting
@@ -96,6 +96,7 @@ class Supervisor:
         self._health: Health | None = None
         self._bound: list[forwarder.Bound] = []
         self._forwarder: tuple[int, int] | None = None
+        self._agent: tuple[int, int] | None = None
         self._networked = False
         self._address = ""
         self._started = 0.0
@@ -165,6 +166,8 @@ class Supervisor:
             state.write(self.folder, "config.json", self.spec)
         if self._size and self.tty:
             self.spec["process"]["consoleSize"] = {"height": self._size[0], "width": self._size[1]}
+        if (self.spec["linux"].get("seccomp") or {}).get("listenerMetadata") == owners.MARK:
+            self._agent = self._fork_agent(self.spec["linux"]["seccomp"]["listenerPath"])
         self._starting = starting = Starting(
             self.spec,
             self.record["rootfs"] | {"home": self.home},
@@ -256,6 +259,18 @@ class Supervisor:
             self._first.answer({"started": self._started, "pid": self.pid, "tty": self.tty})
             if not self._first.attached:
                 self._first.close()
+
+    def _fork_agent(self, path: str) -> tuple[int, int]:
+        """Who answers for a container with a single id (:mod:`.owners`): a process of its own, whom its programs may keep waiting."""
+        listener = owners.listen(path)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+            os.close(writer)
+            self.leave_to(lambda: owners.Agent(listener, reader).run())
+        os.close(reader)
+        listener.close()
+        return pid, writer
 
     def _fork_forwarder(self) -> tuple[int, int]:
         """The relay of published ports, a process of its own: a loaded port does not delay the log. Ends with our pipe's end.
@@ -480,12 +495,13 @@ class Supervisor:
 
     def _clean_run(self) -> None:
         """Take away what one run had outside itself: processes that are left, address, forwarder. Its mounts and links went with it."""
-        if self._forwarder is not None:
-            pid, writer = self._forwarder
+        for companion in filter(None, (self._forwarder, self._agent)):
+            pid, writer = companion
             os.close(writer)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._forwarder = None
+        self._forwarder = self._agent = None
+        owners.forget(self.spec)
         if self._starting is not None and self._starting.pidfd >= 0:
             os.close(self._starting.pidfd)
         if self._input is not None:
