@@ -1,8 +1,9 @@
-"""A further process in a running container: join its cgroup, then all its namespaces at once, then confine as its first one.
+"""A further process in a running container: join all its namespaces at once, fork into its cgroup, then confine as its first one.
 
 The worker (forked from the launcher, or from the supervisor for a health check) joins from outside and forks inside; it stays as the parent
-that reads the exit code. It is not dumpable and not visible in the container's pid namespace, and the program it runs is never executed by
-path from inside (CVE-2019-5736: a container overwriting /proc/PID/exe of the runtime).
+that reads the exit code, outside the cgroup: the container's end must not take it, or nobody would know how the program ended. It is not
+dumpable and not visible in the container's pid namespace, and the program it runs is never executed by path from inside (CVE-2019-5736: a
+container overwriting /proc/PID/exe of the runtime).
 """
 
 from __future__ import annotations
@@ -125,32 +126,33 @@ class Exec:
         owner = (self.linux.get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
         for fd in fds[1:]:
             os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
-        cgroups.open(self.linux["cgroupsPath"]).join()
+        group = cgroups.open(self.linux["cgroupsPath"])
+        entrances, target = group.entrances(), group.target()
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
         try:
             root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            namespaces.setns(self._pidfd, namespaces.flags_of([n["type"] for n in self.linux["namespaces"]]))
+            # All but the cgroup namespace: from inside it, no process outside of it can be put in (cgroup_namespaces(7)).
+            kinds = [n["type"] for n in self.linux["namespaces"]]
+            namespaces.setns(self._pidfd, namespaces.flags_of([kind for kind in kinds if kind != "cgroup"]))
         except (FileNotFoundError, ProcessLookupError):
             raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
         # setns puts us at the namespace's root; the container's is the one its first process has.
         os.fchdir(root)
         os.chroot(".")
         os.close(root)
-        os.close(self._pidfd)
         mark("exec", "joined")
         if self._tty:
             self.console, terminal = pty.open_inside()
             if self._size:
                 pty.resize(self.console, *self._size)
             fds = [*fds, terminal]
-        self.pid = os.fork()
+        self.pid = namespaces.clone(0, target)
         if self.pid == 0:
-            self._inside(fds, writer.fileno())
+            self._inside(fds, writer.fileno(), entrances, "cgroup" in kinds)
         mark("exec", "forked")
         writer.close()
-        for fd in fds:
-            os.close(fd)
+        sockets.close_all([*fds, *entrances, self._pidfd, *([target] if target is not None else [])])
         self._raise_failure(reader)
 
     def let_go(self) -> None:
@@ -172,8 +174,11 @@ class Exec:
         os.waitpid(self.pid, 0)
         return LATE
 
-    def _inside(self, fds: list[int], writer: int) -> NoReturn:
+    def _inside(self, fds: list[int], writer: int, entrances: list[int], own_groups: bool) -> NoReturn:
         try:
+            cgroups.enter(entrances)
+            if own_groups:
+                namespaces.setns(self._pidfd, namespaces.CLONE_NEWCGROUP)
             os.setsid()
             os.umask(0o022)
             # Or it would keep the keys of whoever started the launcher (Kerberos tickets, file system keys).

@@ -194,3 +194,22 @@ def test_the_program_on_a_real_terminal(state: Any) -> None:
     ps = [sys.executable, "-m", "pycontainers.commands.program"]
     assert "Up" in subprocess.run([*ps, "ps"], capture_output=True, text=True, check=True).stdout
     subprocess.run([*ps, "rm", "-f", "typed"], capture_output=True, check=True)
+
+
+def test_an_exec_learns_how_its_program_ended_with_the_container(engine: Any) -> None:
+    """The container's end kills what is in its cgroup: the worker that waits for the exit code is not in it, the program is."""
+    info = engine.start(create(engine, "sleep", "100"))
+    ended: list[Any] = []
+    runs = threading.Thread(target=lambda: ended.append(engine.exec(info.id, ExecConfig(("sleep", "200")))))
+    runs.start()
+    from pycontainers.linux import cgroups
+
+    group = cgroups.open(engine.oci(info.id)["linux"]["cgroupsPath"])
+    deadline = time.monotonic() + 10
+    while len(group.pids()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    names = {open(f"/proc/{pid}/comm").read().strip() for pid in group.pids()}
+    assert names == {"sleep"}, f"in the cgroup: {names}"
+    engine.kill(info.id)
+    runs.join(10)
+    assert ended and (ended[0].code, ended[0].signal) == (137, 9)

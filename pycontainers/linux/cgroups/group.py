@@ -71,6 +71,19 @@ class Group:
         """
         return [_open(f"{folder}/tasks", os.O_WRONLY | os.O_CLOEXEC) for folder in dict.fromkeys(self._v1.values())]
 
+    def target(self) -> int | None:
+        """The folder of the v2 tree into which ``clone3(CLONE_INTO_CGROUP)`` may put one more process, as a descriptor of the caller's:
+        the group, or where its first process is (:meth:`_enter_v2`). None where there is no v2 tree."""
+        if not self._v2_folder:
+            return None
+        inner = files.read(f"{self._v2_folder}/cgroup.subtree_control").strip()
+        return _open(self._first_folder() or self._v2_folder if inner else self._v2_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _first_folder(self) -> str:
+        """Where the oldest process of the v2 tree is, "" where there is none."""
+        oldest = {min(found): folder for folder in files.below(self._v2_folder) if (found := files.pids(folder))}
+        return oldest[min(oldest)] if oldest else ""
+
     def join(self) -> None:
         """Move the calling, single-threaded process in, as fast as the machine allows.
 
@@ -102,10 +115,10 @@ class Group:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            oldest = {min(found): folder for folder in files.below(self._v2_folder) if (found := files.pids(folder))}
-            if not oldest:
+            first = self._first_folder()
+            if not first:
                 raise
-            files.write(f"{oldest[min(oldest)]}/cgroup.procs", pid)
+            files.write(f"{first}/cgroup.procs", pid)
 
     def delegate(self, uid: int, gid: int) -> None:
         """Let an init system inside, which is root there and ``uid`` here, make groups of its own below this one.
