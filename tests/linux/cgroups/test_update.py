@@ -201,6 +201,7 @@ def disk_of(folder: Path) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+@pytest.mark.more_than_uml("a disk whose driver goes through the block layer's rates")
 @pytest.mark.parametrize(
     ("key", "rate", "least"),
     [
