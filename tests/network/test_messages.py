@@ -118,7 +118,7 @@ RULES = {
         ],
     ),
     "established": (
-        rules._established() + messages.verdict(0),
+        rules._state(rules._ESTABLISHED_RELATED) + messages.verdict(0),
         lambda: [
             genex("ct", {"key": 0, "dreg": Regs.NFT_REG_1}),
             genex("bitwise", {"sreg": Regs.NFT_REG_1, "dreg": Regs.NFT_REG_1, "len": 4,
