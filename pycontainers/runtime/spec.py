@@ -69,7 +69,7 @@ def oci_spec(
         "cgroupsPath": f"/pycontainers/{container_id}",
         "maskedPaths": privileges.masked,
         "readonlyPaths": privileges.readonly,
-        "rootfsPropagation": "rprivate",
+        "rootfsPropagation": "private",
     }
     if privileges.seccomp is not None:
         linux["seccomp"] = privileges.seccomp
