@@ -60,7 +60,7 @@ def create(caller: Caller, name: str, *, detached: bool) -> Created:
         group = _make_group(caller, spec)
         container.state["cgroup"] = group.path if group.paths else ""
         for note in group.notes:
-            caller.messages.write("warning", note)
+            caller.messages.write("info", note)
         taker = console.connect(options["console-socket"]) if options.get("console-socket") else None
         starting = _start(caller, container, spec, group, terminal)
         container.state["init"] = process.identity(starting.pid)

@@ -15,7 +15,7 @@ LEVELS = ("debug", "info", "warning", "error")
 class Messages:
     """``path``: the log file, "" for stderr alone. ``json``: one object a line, as conmon and containerd read it."""
 
-    def __init__(self, path: str = "", form: str = "text", level: str = "info") -> None:
+    def __init__(self, path: str = "", form: str = "text", level: str = "warning") -> None:
         self._json, self._level = form == "json", LEVELS.index(level if level != "warn" else "warning")
         self._fd = -1
         if path and path != "/dev/stderr":  # opened now: exec tells its errors from inside the container's mount namespace

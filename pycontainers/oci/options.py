@@ -29,7 +29,7 @@ GLOBAL = (
     Option("root", help="folder for the state of containers (/run/pycontainers-oci)"),
     Option("log", help="file for messages (stderr)"),
     Option("log-format", help="text or json"),
-    Option("log-level", help="debug, info, warn, error"),
+    Option("log-level", help="debug, info, warning, error (warning)"),
     Option("debug", kind="flag", help="more messages"),
     Option("cgroup-manager", help="cgroupfs, systemd (its paths, made by us) or disabled"),
     Option("systemd-cgroup", kind="flag", help="cgroupsPath has the form slice:prefix:name"),

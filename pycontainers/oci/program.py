@@ -29,7 +29,7 @@ def main() -> None:
         if given.get("help") or not rest or rest[0] == "help":
             sys.stdout.write(words.usage(rest[1] if len(rest) > 1 and rest[1] in words.COMMANDS else ""))
             os._exit(_flushed(0))
-        level = "debug" if given.get("debug") else given.get("log-level", "info")
+        level = "debug" if given.get("debug") else given.get("log-level", "warning")
         messages = Messages(given.get("log", ""), given.get("log-format", "text"), level)
         code = _command(rest[0], rest[1:], given, messages)
     except ContainersError as error:

@@ -22,7 +22,8 @@ _ID = re.compile(r"[A-Za-z0-9_+.\-]{1,1024}")
 
 
 def default_root() -> str:
-    if os.geteuid() == 0:
+    """Root of a user namespace (rootless engines call us as that) may not write /run: then as for an ordinary user."""
+    if os.access("/run", os.W_OK):
         return "/run/pycontainers-oci"
     return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pycontainers-oci-{os.geteuid()}", "pycontainers-oci")
 
