@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -247,3 +248,63 @@ class TestPodman:
         """A user namespace, and owners of volumes as they are."""
         out = podman.run("--rm", "--uidmap", "0:200000:1000", "--gidmap", "0:200000:1000", "box", "cat", "/proc/self/uid_map")
         assert out.split() == ["0", "200000", "1000"]
+
+
+@pytest.fixture(scope="module")
+def somebody(place: Path, image: str) -> Iterator[Engine]:
+    """podman of an ordinary user, made for this. It calls the runtime as root of the user's own namespace."""
+    if os.geteuid() or not all(map(shutil.which, ("podman", "useradd", "newuidmap", "setpriv"))):
+        pytest.skip("podman, uidmap or useradd is missing (Debian: apt-get install podman uidmap)")
+    name, base = f"pyct{os.getpid():x}", place / "somebody"
+    base.mkdir()
+    (base / "package").mkdir()
+    shutil.copytree(Path(__file__).parents[2] / "pycontainers", base / "package/pycontainers")
+    program = base / "pycontainers-oci"
+    start = 'import sys; sys.path.insert(0, sys.argv.pop(1)); from pycontainers.oci.program import main; main()'
+    python = shutil.which("python3", path="/usr/bin:/usr/local/bin")  # a virtual environment of root's may be closed to him
+    program.write_text(f"#!/bin/sh\nexec {python} -I -S -c '{start}' {base}/package \"$@\"\n")
+    program.chmod(0o755)
+    make = ["useradd", "--no-create-home", "--home-dir", str(base / "home"), "--shell", "/bin/sh", name]
+    subprocess.run(make, check=True, capture_output=True)
+    user = pwd.getpwnam(name)
+    for folder in ("home", "run"):
+        (base / folder).mkdir(0o700)
+        os.chown(base / folder, user.pw_uid, user.pw_gid)
+    become = f"setpriv --reuid={user.pw_uid} --regid={user.pw_gid} --init-groups --inh-caps=-all env -i PATH={os.environ['PATH']}"
+    become += f" HOME={base}/home XDG_RUNTIME_DIR={base}/run USER={name}"
+    options = f"--cgroup-manager=cgroupfs --events-backend=file --storage-driver vfs --runtime {program}"
+    path = base / "podman.sh"
+    path.write_text(
+        f"#!/bin/sh\ncd {base}/home\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified 2>/dev/null; "
+        f'exec {become} podman {options} "$@"\' podman "$@"\n'
+    )
+    path.chmod(0o755)
+    engine = Engine([str(path)], ["--network", "none", *LIMITS])
+    try:
+        if subprocess.run([*become.split(), str(program), "--version"], capture_output=True, check=False).returncode:
+            pytest.skip("an ordinary user cannot execute this machine's python3")
+        done = subprocess.run([str(path), "import", image, "box"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"podman does not run for an ordinary user here: {done.stderr[-300:]}")
+        yield engine
+        engine("rm", "--all", "--force", "--time", "0")
+    finally:
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == user.pw_uid:  # podman's pause process, which keeps his user namespace
+                    os.kill(int(entry.name), signal.SIGKILL)
+        subprocess.run(["userdel", name], check=False, capture_output=True)
+
+
+class TestOrdinaryUser:
+    def test_run_exec_stop_and_remove(self, somebody: Engine) -> None:
+        test_run_exec_stop_and_remove(somebody)
+
+    def test_ids(self, somebody: Engine) -> None:
+        assert len(somebody.run("--rm", "box", "cat", "/proc/self/uid_map").splitlines()) == 2
+        assert somebody.run("--rm", "--userns", "keep-id", "box", "id", "-u").strip() not in ("0", "")
+        out = somebody.run("--rm", "--user", "7:8", "box", "sh", "-c", "id -u; id -g; head -c1 /dev/zero | wc -c")
+        assert out.split() == ["7", "8", "1"]
+
+    def test_terminal(self, somebody: Engine) -> None:
+        assert somebody.run("--rm", "-t", "box", "tty").strip() == "/dev/pts/0"
