@@ -48,6 +48,11 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
     privileges = privileges_of(config, facts.user_namespace)
     _require(config, [*facts.notes, *privileges.notes])
     resources = limits.to_oci(config.resources) | {"devices": devices.rules(config)}
+    rlimits: list[dict[str, Any]] = []
+    limited: list[str] = []
+    if facts.no_groups:
+        rlimits, limited = limits.to_rlimits(resources, facts.no_groups)
+        resources = {"devices": resources["devices"]}
     nodes = devices.nodes(config)
     kept = keeping(config, image_config)
     container_id = secrets.token_hex(32)
@@ -71,6 +76,8 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             joins=shared.joins,
             devices=nodes,
         )
+        asked = {limit["type"] for limit in spec["process"]["rlimits"]}
+        spec["process"]["rlimits"] += [limit for limit in rlimits if limit["type"] not in asked]
         if config.init:
             spec["mounts"].append(bind(init_program.path(str(paths.home)), INIT, facts.idmapped, "ro"))
         if config.privileged:
@@ -84,7 +91,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             **_record(config, image, image_config, container_id, name, roots),
             **kept,
             "joins": shared.joins,
-            "notes": list(dict.fromkeys([*facts.notes, *privileges.notes, *notes])),
+            "notes": list(dict.fromkeys([*facts.notes, *privileges.notes, *limited, *notes])),
         }
         state.write(building, "config.json", spec)
         state.write(building, "container.json", record)
@@ -129,7 +136,7 @@ def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
     for probe in refused.values():
         if probe["level"] == isolation.NEEDED:
             raise IsolationError(f"this machine refuses the {probe['name']} ({probe['why']})", probe["remedy"])
-    notes = list(dict.fromkeys(p["note"] for p in refused.values()))
+    notes = list(dict.fromkeys(p["note"] for p in refused.values() if p["note"]))
     held = holder.read(str(paths.run)) or {}
     if held and shared.config.userns == "host":
         raise UsageError("--userns host needs root: an ordinary user's container has a user namespace of its own", "leave it out")
@@ -147,6 +154,7 @@ def machine_facts(paths: Paths, shared: sharing.Sharing) -> Facts:
         fresh_proc=not {"fresh proc", "fresh sysfs"} & set(refused),
         uids=tuple(held.get("uids", ())),
         gids=tuple(held.get("gids", ())),
+        no_groups=refused.get(isolation.GROUPS, {}).get("why", "").partition(": ")[2],  # without the name of the errno
         agents=str(paths.run) if sum(held.get("uids", ())) == 1 else "",
         notes=tuple(notes),
     )

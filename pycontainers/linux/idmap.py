@@ -107,6 +107,12 @@ def pieces(kind: str = "uid", pid: int | str = "self") -> list[int]:
     return sizes
 
 
+def outer_uid() -> int:
+    """Whom this process's root is in the user namespace around its own; 0 in the initial one."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return next((int(outside) for inside, outside, _ in map(str.split, file) if inside == "0"), 0)
+
+
 @functools.cache
 def initial() -> bool:
     """Whether this process is in the initial user namespace, or in one that has all its ids: only there may a root ID-map mounts

@@ -13,10 +13,11 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from ..linux import capabilities, holder, idmap, mounts, namespaces, process, seccomp, syscalls, trees
+from ..linux import capabilities, cgroups, holder, idmap, mounts, namespaces, process, seccomp, syscalls, trees
 from . import defaults, rootfs
 
 NEEDED, WEAKER = "needed", "weaker"
+GROUPS = "control groups"
 
 
 class Probe:
@@ -153,6 +154,13 @@ def _not_chrooted(home: str) -> None:
         raise OSError(errno.EPERM, "this process runs in a chroot")
 
 
+def _groups(home: str) -> None:
+    """The launcher's own look: its client may be in another part of the tree."""
+    where = cgroups.layout()
+    if not where.writable:
+        raise OSError(errno.EACCES, where.why)
+
+
 def _seccomp(home: str) -> None:
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     seccomp.load(seccomp.compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []}))
@@ -190,6 +198,7 @@ OF_USER = [
     Probe("user namespace of a container", NEEDED, _user, "sysctl user.max_user_namespaces: two for each container"),
     Probe("fresh proc", WEAKER, _proc, _UNMASK, "the machine's own /proc is shown: processes outside are visible, and out of reach"),
     Probe("fresh sysfs", WEAKER, _sysfs, _UNMASK, "the machine's own /sys is shown, read-only"),
+    Probe(GROUPS, WEAKER, _groups, "docs/cgroups.md: Without root"),  # the container says itself what it lacks
 ]
 ALWAYS = [
     Probe(
@@ -245,4 +254,4 @@ def stamp(run: str) -> str:
     """What a kept result holds for: this boot, in this user namespace with these capabilities; without root, in that of this holder."""
     held = holder.read(run)
     where = f"{os.readlink('/proc/self/ns/user')}/{capabilities.permitted_mask():x}" if held is None else holder.name(held)
-    return f"5/{process.boot_id()}/{where}"
+    return f"6/{process.boot_id()}/{where}"

@@ -33,6 +33,7 @@ class Facts:
     fresh_proc: bool = True  # a new proc and a new sysfs may be mounted
     uids: tuple[int, ...] = ()  # pieces of an ordinary user's map, each id onto itself; (): root, whose containers get ids of nobody
     gids: tuple[int, ...] = ()
+    no_groups: str = ""  # why an ordinary user has no control groups
     agents: str = ""  # folder of the agents' sockets where a container has a single id (:mod:`.owners`)
     notes: tuple[str, ...] = field(default=())
 

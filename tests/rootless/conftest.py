@@ -49,6 +49,7 @@ class Somebody:
         self.folder = f"{base}/{self.name}"
         self.base = base
         self.home, self.run_folder = f"{self.folder}/home", f"{self.folder}/run"
+        self.enter: list[str] = []  # cgroup.procs of groups that his processes start in
         os.mkdir(self.folder, 0o755)
         kind = [] if ranges else ["--system"]  # useradd gives system accounts no subordinate ids
         make = ["useradd", *kind, "--no-create-home", "--home-dir", self.home, "--shell", "/bin/sh", self.name]
@@ -92,7 +93,9 @@ class Somebody:
     def command(self, *words: str) -> list[str]:
         become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--inh-caps=-all"]
         variables = [f"{key}={value}" for key, value in self.environment.items()]
-        return ["nsenter", f"--mount=/proc/{self.machine.pid}/ns/mnt", f"--wd={self.home}", *become, "env", "-i", *variables, *words]
+        start = ["nsenter", f"--mount=/proc/{self.machine.pid}/ns/mnt", f"--wd={self.home}", *become, "env", "-i", *variables, *words]
+        groups = "".join(f"echo $$ > {path}; " for path in self.enter)
+        return ["sh", "-c", f'{groups}exec "$@"', "sh", *start] if groups else start
 
     def do(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Any command as this user."""

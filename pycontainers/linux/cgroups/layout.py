@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ..idmap import outer_uid
+
 #: Controllers that limits and metrics use, by their v1 names (v2's io is blkio).
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "devices")
 #: Hierarchies in which a container gets a group only where it asks for one: a limit of theirs, or (systemd's named one, which controls
@@ -148,7 +150,8 @@ def _base(mount: _Mount, place: str, own: dict[str, str]) -> tuple[str, str]:
         current = f"{current}/{part}"
         if part and part != ".." and _may_write(mount, current):
             return current, ""
-    return place, f"{mount.place} is not writable for uid {os.geteuid()}, and no part of it was delegated to it"
+    uid = os.geteuid() or outer_uid()  # root of an ordinary user's namespace is that user
+    return place, f"{mount.place} is not writable for uid {uid}, and no part of it was delegated to it"
 
 
 def _may_write(mount: _Mount, folder: str) -> bool:
