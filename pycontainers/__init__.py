@@ -6,9 +6,9 @@ so that the launcher can import ``pycontainers.linux`` without paying for the re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from .version import __version__
+
+TYPE_CHECKING = False  # a checker takes this name for true; typing itself costs each small process of ours milliseconds
 
 _PUBLIC = {
     "Container": "objects",
@@ -33,6 +33,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api import build, create, get, get_image, list_events, list_images, ps, run, update
     from .errors import ContainersError
     from .notebook.magics import load_ipython_extension, unload_ipython_extension

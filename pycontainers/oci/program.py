@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
-from ..errors import ContainersError, NotFound, UsageError, near
-from ..version import __version__
-from . import options as words
-from .messages import Messages, line_of
-from .store import Store, default_root
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .messages import Messages
+    from .store import Store
 
 #: Commands whose process enters a container, or becomes one: executed from a read-only mount (:mod:`pycontainers.linux.executable`)
 _ENTERING = ("create", "run", "exec")
@@ -19,25 +19,36 @@ _GUARDED = "PYCONTAINERS_OCI_GUARDED"
 
 def main() -> None:
     """Entry point of the program; ends the process."""
-    code = 1
+    if os.environ.pop(_GUARDED, "") != "1" and not set(_ENTERING).isdisjoint(sys.argv[1:]):
+        _guard()  # before anything else is loaded: all of it would be loaded twice
+    os._exit(_flushed(_main(sys.argv[1:])))  # no clean-up of the interpreter: a third of the time of a short command
+
+
+def _main(arguments: list[str]) -> int:
+    from ..errors import ContainersError, UsageError
+    from . import options as words
+    from .messages import Messages, line_of
+
     messages = Messages()
     try:
-        given, rest = words.parse(sys.argv[1:], words.GLOBAL, stops=1)
-        if given.get("version") or rest[:1] == ["--version"]:
+        given, rest = words.parse(arguments, words.GLOBAL, stops=1)
+        if given.get("version"):
+            from ..version import __version__
+
             sys.stdout.write(f"pycontainers-oci version {__version__}\nspec: 1.2.0\n")
-            os._exit(_flushed(0))
+            return 0
         if given.get("help") or not rest or rest[0] == "help":
             sys.stdout.write(words.usage(rest[1] if len(rest) > 1 and rest[1] in words.COMMANDS else ""))
-            os._exit(_flushed(0))
+            return 0
         level = "debug" if given.get("debug") else given.get("log-level", "warning")
         messages = Messages(given.get("log", ""), given.get("log-format", "text"), level)
-        code = _command(rest[0], rest[1:], given, messages)
+        return _command(rest[0], rest[1:], given, messages)
     except ContainersError as error:
         messages.write("error", line_of(error))
-        code = 255 if "exec" in sys.argv[1:] and not isinstance(error, UsageError) else 1
+        return 255 if "exec" in arguments and not isinstance(error, UsageError) else 1
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         messages.write("error", line_of(error))
-    os._exit(_flushed(code))  # no clean-up of the interpreter: a third of the time of a short command
+        return 1
 
 
 def _flushed(code: int) -> int:
@@ -50,11 +61,13 @@ def _flushed(code: int) -> int:
 
 
 def _command(name: str, arguments: list[str], given: dict[str, Any], messages: Messages) -> int:
+    from ..errors import UsageError, near
+    from . import options as words
+    from .store import Store, default_root
+
     command = words.COMMANDS.get(name)
     if command is None:
         raise UsageError(f"unknown command {name!r}", near(name, words.COMMANDS))
-    if name in _ENTERING and not os.environ.pop(_GUARDED, ""):
-        _guard()
     with_help = (*command.options, words.Option("help", "h", "flag"))
     options, rest = words.parse(arguments, with_help, stops=1 if command.ends else None)
     if options.get("help"):
@@ -127,6 +140,8 @@ def _kill(store: Store, messages: Messages, options: dict[str, Any], rest: list[
 def _signal(text: str) -> int:
     import signal
 
+    from ..errors import UsageError
+
     if text.isdigit() and 0 < int(text) < signal.NSIG:
         return int(text)
     name = text.upper().removeprefix("SIG")
@@ -138,6 +153,7 @@ def _signal(text: str) -> int:
 
 
 def _delete(store: Store, messages: Messages, options: dict[str, Any], rest: list[str], manager: str) -> None:
+    from ..errors import NotFound
     from . import lifecycle
 
     force = bool(options.get("force"))
@@ -188,6 +204,7 @@ def _update(store: Store, messages: Messages, options: dict[str, Any], rest: lis
 
 
 def _events(store: Store, messages: Messages, options: dict[str, Any], rest: list[str], manager: str) -> None:
+    from ..errors import NotFound
     from . import query
 
     container = store.open(rest[0])
@@ -210,6 +227,7 @@ def _features(store: Store, messages: Messages, options: dict[str, Any], rest: l
 def _spec(store: Store, messages: Messages, options: dict[str, Any], rest: list[str], manager: str) -> None:
     import json
 
+    from ..errors import UsageError
     from . import query
 
     path = os.path.join(options.get("bundle") or ".", options.get("file") or "config.json")
@@ -221,6 +239,8 @@ def _spec(store: Store, messages: Messages, options: dict[str, Any], rest: list[
 
 
 def _refused(store: Store, messages: Messages, options: dict[str, Any], rest: list[str], manager: str) -> None:
+    from ..errors import UsageError
+
     raise UsageError("this runtime does not do that: no checkpoint, no restore, no mounts into a running container")
 
 

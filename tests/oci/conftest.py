@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-PACKAGE = str(Path(__file__).parents[2])
+import pycontainers
+
+PACKAGE = str(Path(pycontainers.__file__).parents[1])
 START = f"import sys; sys.path.insert(0, {PACKAGE!r}); from pycontainers.oci.program import main; main()"
 Change = Callable[[dict[str, Any]], Any]
 

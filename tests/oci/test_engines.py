@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.oci.conftest import PACKAGE
+
 pytestmark = pytest.mark.root
 LIMITS = ["--ulimit", "nofile=1000:1000", "--ulimit", "nproc=1000:1000"]  # podman's own are above the hard limits of many machines
 STOPS = "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done"
@@ -258,7 +260,7 @@ def somebody(place: Path, image: str) -> Iterator[Engine]:
     name, base = f"pyct{os.getpid():x}", place / "somebody"
     base.mkdir()
     (base / "package").mkdir()
-    shutil.copytree(Path(__file__).parents[2] / "pycontainers", base / "package/pycontainers")
+    shutil.copytree(Path(PACKAGE) / "pycontainers", base / "package/pycontainers")
     program = base / "pycontainers-oci"
     start = 'import sys; sys.path.insert(0, sys.argv.pop(1)); from pycontainers.oci.program import main; main()'
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin")  # a virtual environment of root's may be closed to him

@@ -303,3 +303,15 @@ class TestExec:
         }
         (tmp_path / "p").write_text(json.dumps(what))
         assert oci("exec", "-p", str(tmp_path / "p"), name).out.split() == ["Cpus_allowed_list:", "0"]
+
+
+def test_our_program_is_out_of_reach_of_its_containers(oci: Any) -> None:
+    """CVE-2019-5736: what executes for a container before its own program lies on a read-only mount, and cannot be looked into."""
+    oci.create("c", oci.bundle(None, "sleep 1000"))
+    pid = oci.state("c")["pid"]
+    mode = os.stat(f"/proc/{pid}/exe").st_mode & 0o7777
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.chmod(f"/proc/{pid}/exe", mode)
+    assert os.stat(f"/proc/{pid}/fd").st_uid == 0 and "python" in os.readlink(f"/proc/{pid}/exe")
+    oci("start", "c")
+    assert "busybox" in os.readlink(f"/proc/{pid}/exe")
