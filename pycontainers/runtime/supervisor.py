@@ -297,6 +297,8 @@ class Supervisor:
             self.control.close_inherited()
             for fd in (*self.output.streams, self._lock):
                 os.close(fd)
+            if self._input is not None:
+                self._input.close()  # a second writer of the pipe would keep the container from seeing its end
             work()
         finally:
             os._exit(0)

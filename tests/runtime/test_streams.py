@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
-from pycontainers.protocol import ContainerConfig, ExecConfig
+from pycontainers.protocol import ContainerConfig, ExecConfig, HealthCheck, Port
 
 pytestmark = pytest.mark.root
 
@@ -40,6 +40,19 @@ def test_input_reaches_a_container_and_its_end_is_seen(engine: Any) -> None:
         session.end_input()
         assert read_until(session, b"\0never") == b"two"
         assert session.exit["code"] == 0
+
+
+def test_the_end_of_input_is_seen_whoever_was_forked_meanwhile(engine: Any) -> None:
+    """The relay of a published port and a health check are copies of the supervisor, which holds the writing end."""
+    slow = HealthCheck(test=("CMD", "sleep", "100"), interval=0.05, timeout=100)
+    config = ContainerConfig("host", ("cat",), network="bridge", stdin_open=True, ports=(Port(80),), health=slow)
+    with engine.start_attached(engine.create(config).id, True) as session:
+        session.feed(b"one\n")
+        assert read_until(session, b"one\n") == b"one\n"
+        time.sleep(0.3)  # the check is under way
+        session.end_input()
+        read_until(session, b"\0never")
+        assert session.exit and session.exit["code"] == 0
 
 
 def test_much_input_and_output_pass_unchanged_and_nobody_is_starved(engine: Any) -> None:
@@ -205,11 +218,12 @@ def test_an_exec_learns_how_its_program_ended_with_the_container(engine: Any) ->
     from pycontainers.linux import cgroups
 
     group = cgroups.open(engine.oci(info.id)["linux"]["cgroupsPath"])
+    names: list[str] = []
     deadline = time.monotonic() + 10
-    while len(group.pids()) < 2 and time.monotonic() < deadline:
+    while names != ["sleep"] * 2 and time.monotonic() < deadline:  # between clone and execve it is a copy of the worker
         time.sleep(0.01)
-    names = {open(f"/proc/{pid}/comm").read().strip() for pid in group.pids()}
-    assert names == {"sleep"}, f"in the cgroup: {names}"
+        names = [open(f"/proc/{pid}/comm").read().strip() for pid in group.pids()]
+    assert names == ["sleep"] * 2, f"in the cgroup: {names}"
     engine.kill(info.id)
     runs.join(10)
     assert ended and (ended[0].code, ended[0].signal) == (137, 9)
