@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..errors import ContainersError
 from ..images.view import Node, View
+from ..linux import owners
 from ..runtime import users
 from .context import Source, attributes
 
@@ -207,13 +208,8 @@ def _check_name(real: str) -> None:
 
 
 def _chown(path: str, owner: Owner) -> None:
-    if os.geteuid() != 0:
-        # Without root the user's own id stands for root's (one-id mapping), and files are made with it.
-        found = os.lstat(path)
-        if owner in ((0, 0), (found.st_uid, found.st_gid)):
-            return
     try:
-        os.chown(path, *owner, follow_symlinks=False)
+        owners.give(path, *owner)
     except OSError as error:
         raise CopyError(f"cannot give {path} to {owner[0]}:{owner[1]}: {error.strerror}", "leave --chown out, or build as root") from None
 

@@ -13,6 +13,8 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ..linux import idmap, owners
+
 _CHUNK = 1 << 20
 BLOCK = 512
 _SWAPPED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
@@ -37,6 +39,7 @@ class Packer:
         self._links: dict[tuple[int, int], str] = {}
         self._size = 0
         self.bytes = 0
+        self.closed = 0  # files and folders left out because this machine does not let its user read them
 
     def item(self, parent: int, name: str, inside: str) -> Iterator[bytes]:
         """The archive of ``name`` in the folder ``parent`` (``.``: the folder itself), called ``inside``, with all that is below it."""
@@ -68,7 +71,13 @@ class Packer:
         return fd, iter([(name, prefix + name) for name in sorted(os.listdir(fd), key=os.fsencode)])
 
     def _one(self, parent: int, name: str, inside: str, stack: list[Frame]) -> Iterator[bytes]:
-        looked = _look(parent, name)
+        try:
+            looked = _look(parent, name)
+        except PermissionError:
+            if idmap.initial():
+                raise
+            self.closed += 1  # the machine's own, below an ordinary user's container: nobody in it may read that either
+            return
         if looked is None:
             return
         found, fd = looked
@@ -89,6 +98,8 @@ class Packer:
         """Header and content of one entry; ``fd`` is open for a file or a folder, -1 for anything else."""
         info = tarfile.TarInfo(inside)
         info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+        if fd >= 0 and idmap.single():
+            info.uid, info.gid = owners.recorded(fd) or (info.uid, info.gid)
         info.mtime = found.st_mtime_ns // 1_000_000_000
         kind, key = stat.S_IFMT(found.st_mode), (found.st_dev, found.st_ino)
         if kind == stat.S_IFREG and found.st_nlink > 1 and key in self._links:
@@ -123,8 +134,8 @@ class Packer:
         return {f"SCHILY.xattr.{name}": os.getxattr(fd, name).decode("utf-8", "surrogateescape") for name in names if self.keeps(name)}
 
     def keeps(self, attribute: str) -> bool:
-        """overlayfs's own attributes and the security module's labels stay here."""
-        return not attribute.startswith(("trusted.overlay.", "user.overlay.", "security.selinux"))
+        """overlayfs's own attributes, recorded owners and the security module's labels stay here."""
+        return not attribute.startswith(("trusted.overlay.", "user.overlay.", owners.ATTRIBUTE, "security.selinux"))
 
     def encoded(self, info: tarfile.TarInfo, found: os.stat_result, fd: int) -> Iterator[bytes]:
         """Header and content, with the time to the nanosecond and holes left out."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ..errors import ContainersError
-from ..linux import mounts
+from ..linux import idmap, mounts, owners
 
 _CHUNK = 1 << 20
 _PATH_LIMIT = 2000  # bytes of a path that is opened at once: PATH_MAX is 4096
@@ -253,7 +253,13 @@ class Unpacker:
     def _attributes(self, member: tarfile.TarInfo, fd: int, path: str) -> None:
         """By descriptor; ``path`` below /proc names the very file that is open, where ``fd`` (-1) is one for paths only."""
         if self._owners:
-            os.chown(path, member.uid, member.gid, dir_fd=self._proc)
+            try:
+                os.chown(path, member.uid, member.gid, dir_fd=self._proc)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not idmap.single():
+                    raise
+                if fd >= 0:
+                    owners.record(fd, os.fstat(fd).st_mode, member.uid, member.gid)
         if not member.issym():
             # after chown, which clears the set-user-id bit
             os.chmod(path, member.mode & (0o7777 if self._all else 0o1777), dir_fd=self._proc)

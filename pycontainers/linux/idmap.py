@@ -121,6 +121,12 @@ def initial() -> bool:
     return pieces() == [0xFFFFFFFF]
 
 
+@functools.cache
+def single() -> bool:
+    """Whether this process's user namespace has one id and no more. Asked once: in a container's root there may be no /proc to ask."""
+    return pieces() == [1]
+
+
 def set_groups(groups: list[int]) -> None:
     """setgroups(2). Where the user namespace gave it up (a single id, user_namespaces(7)) the groups stay as they are: none of them
     is mapped, and nobody in there can become another user anyway.

@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from . import idmap
+
 ATTRIBUTE = "user.pycontainers.owner"
 _NO_PLACE = (errno.ENOTSUP, errno.ENODATA, errno.EPERM)  # a file system without such attributes; none there; not a file or folder
 
@@ -24,7 +26,7 @@ def recorded(path: str | int) -> tuple[int, int] | None:
         return None
 
 
-def record(path: str, kind: int, uid: int, gid: int) -> None:
+def record(path: str | int, kind: int, uid: int, gid: int) -> None:
     """Record an owner; -1 leaves a part as it is. ``path`` may be ``/proc/self/fd/N`` of an O_PATH descriptor (followed).
 
     :param kind: its st_mode. :raises OSError: EROFS and the like, as chown(2) would.
@@ -49,10 +51,10 @@ def record(path: str, kind: int, uid: int, gid: int) -> None:
 
 
 def give(path: str, uid: int, gid: int) -> None:
-    """lchown(2); recorded where the namespace has no such id (EINVAL). :raises OSError: as chown(2)."""
+    """lchown(2); recorded where the namespace has a single id, and another is meant (EINVAL). :raises OSError: as chown(2)."""
     try:
         os.chown(path, uid, gid, follow_symlinks=False)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno != errno.EINVAL or not idmap.single():
             raise
         record(path, os.lstat(path).st_mode, uid, gid)

@@ -114,7 +114,7 @@ def become(
     _own_stdio(uid)
     capabilities.limit_bounding(what.bounding, what.last_cap)
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    pretend = (uid, gid) != (0, 0) and idmap.pieces() == [1]  # there is nobody else to be (:mod:`.owners`)
+    pretend = (uid, gid) != (0, 0) and idmap.single()  # there is nobody else to be (:mod:`.owners`)
     if pretend and uid:
         # Who is root for the kernel gets capabilities back by execve; who is not asked to be root shall not.
         syscalls.prctl(syscalls.PR_SET_SECUREBITS, syscalls.SECBIT_NOROOT | syscalls.SECBIT_NOROOT_LOCKED)

@@ -267,7 +267,7 @@ def _sent(packer: Packer, pieces: Any, fd: int) -> dict[str, Any]:
                 view = view[os.write(fd, view) :]
     except BrokenPipeError:
         pass  # the client has had enough, and knows why
-    return {"bytes": packer.bytes, "notes": []}
+    return {"bytes": packer.bytes, "notes": [f"{packer.closed} files of this machine are not readable and left out"] * bool(packer.closed)}
 
 
 def _kind(mode: int) -> str:

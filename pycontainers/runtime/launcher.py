@@ -178,6 +178,7 @@ def main(home: str, run: str) -> None:
         # What a killed exec worker leaves comes to us and is reaped at once (SIGCHLD is ignored): a zombie inside, which only this
         # machine's own init could reap, would keep the container's pid namespace from ending.
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        idmap.single()  # looked up while there is a /proc of ours: files workers and first processes are forks of this one
         server = Launcher(listener, home, run)
         _look_around()
         gc.collect()

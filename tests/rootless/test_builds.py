@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tarfile
+from collections.abc import Callable
 
 from .conftest import Somebody, wait_for
 
@@ -62,6 +64,27 @@ def test_one_id_builds_too(somebody: Somebody) -> None:
     somebody("build", "-t", "plain", context(somebody, dockerfile))
     assert somebody("run", "--rm", "--network", "none", "plain") == "of the context\n"
     somebody("rmi", "plain")
+    somebody("prune")
+    assert layers(somebody) == []
+
+
+def test_one_id_keeps_owners_in_layers(people: Callable[..., Somebody]) -> None:
+    """Recorded, they become the owners in the layer's archive; and recorded again where it is unpacked."""
+    somebody = people(ranges=False)
+    dockerfile = "FROM host\nCOPY --chown=33:44 file /srv/file\nRUN touch /srv/x && chown 5:6 /srv/x\n"
+    somebody("build", "-t", "owned", context(somebody, dockerfile))
+    script = "import os; print(*[os.getxattr(f'/srv/{n}', 'user.pycontainers.owner').decode() for n in ('file', 'x')])"
+    assert somebody("run", "--rm", "--network", "none", "owned", "python3", "-c", script) == "33:44 5:6\n"
+    name = somebody("run", "-d", "--network", "none", "owned", "sleep", "60").strip()
+    archive = f"{somebody.home}/copied.tar"
+    done = somebody.do("sh", "-c", f"{somebody.base}/venv/bin/python -m pycontainers.commands.program cp -a {name}:/srv - > {archive}")
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(archive) as tar:
+        assert {(m.name, m.uid, m.gid) for m in tar if m.isfile()} == {("srv/file", 33, 44), ("srv/x", 5, 6)}
+    somebody("commit", name, "again")
+    somebody("rm", "-f", name)
+    assert somebody("run", "--rm", "--network", "none", "again", "python3", "-c", script) == "33:44 5:6\n"
+    somebody("rmi", "owned", "again")
     somebody("prune")
     assert layers(somebody) == []
 
