@@ -44,7 +44,7 @@ class Store:
         os.makedirs(self.root, 0o711, exist_ok=True)
         folder = self.folder(name)
         try:
-            os.mkdir(folder, 0o711)
+            os.mkdir(folder, 0o700)  # the spec has the environment, which may have secrets
         except FileExistsError:
             raise StateError(f"container with id {name} already exists", "delete it first, or choose another id") from None
         os.mkdir(f"{folder}/stage", 0o700)

@@ -174,10 +174,17 @@ def _change_ids(uid: int, gid: int, extra: list[int]) -> None:
 
 
 def _own_stdio(uid: int) -> None:
-    """Pipes and the terminal become the user's, so that /dev/stdout can be opened again by it (runc's fixStdioPermissions)."""
+    """Pipes and the container's own terminal become the user's, so that /dev/stdout can be opened again by it.
+
+    Not a terminal of the host's, in the foreground of a shell: it would be the user's afterwards too.
+    """
+    try:
+        own = os.stat("/dev/pts").st_dev
+    except OSError:
+        own = -1
     for fd in (0, 1, 2):
         found = os.fstat(fd)
-        terminal = stat.S_ISCHR(found.st_mode) and 136 <= os.major(found.st_rdev) < 144
+        terminal = stat.S_ISCHR(found.st_mode) and found.st_dev == own
         if found.st_uid != uid and (terminal or stat.S_ISFIFO(found.st_mode)):
             try:
                 os.fchown(fd, uid, -1)
