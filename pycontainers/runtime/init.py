@@ -183,7 +183,10 @@ class Init:
 
     def _enter(self) -> None:
         os.fchdir(self.outside.root)
-        if self.wait.pivot:
+        if self.kinds.get("mount"):
+            os.chroot(".")  # pivot_root would take the root from everybody else in a namespace that was joined
+            os.chdir("/")
+        elif self.wait.pivot:
             mounts.pivot_root_here()
         else:
             mounts.move_root_here()

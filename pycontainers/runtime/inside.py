@@ -42,8 +42,12 @@ class Builder:
         self.made: list[str] = []
 
     def build(self) -> None:
-        """Place the root on the working directory (the supervisor left us in an empty folder of ours), then all mounts."""
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        """Place the root on the working directory (the supervisor left us in an empty folder of ours), then all mounts.
+
+        In a mount namespace that is joined that folder does not exist: there it covers the bundle's own.
+        """
+        joined = any(n["type"] == "mount" and n.get("path") for n in self.spec["linux"]["namespaces"])
+        here = os.open(self.spec["root"]["path"] if joined else ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mounts.move_mount(self.outside.root, here)
         if self.spec["root"].get("readonly"):
             # Held now: a volume may cover the place of one of the root's own file systems.

@@ -160,6 +160,12 @@ class Starting:
         assert self._channel is not None
         self._channel.close()
 
+    def stopped(self) -> None:
+        """Run the poststop hooks, when all that was made for the container is gone. :raises ContainersError: of one that fails."""
+        if hooks.has(self.spec, "poststop"):
+            about = hooks.state(self.spec, self.wait.about, "stopped", 0)
+            hooks.run(self.spec, "poststop", about, mount_namespace=self._outer)
+
     def _hooks(self, kind: str, status: str) -> None:
         if hooks.has(self.spec, kind):
             hooks.run(self.spec, kind, hooks.state(self.spec, self.wait.about, status, self.pid), mount_namespace=self._outer)
@@ -278,11 +284,8 @@ def _check(linux: dict[str, Any]) -> None:
     if linux.get("intelRdt") and not os.path.isdir("/sys/fs/resctrl/info"):
         raise IsolationError("linux.intelRdt: this machine has no /sys/fs/resctrl", "leave it out, or mount resctrl")
     own = {n["type"]: n.get("path") or "" for n in linux["namespaces"]}
-    if own.get("mount") != "":
-        raise IsolationError(
-            f"linux.namespaces: mount {own.get('mount', 'is not listed')}: a container has a mount namespace of its own",
-            "list a mount namespace without a path",
-        )
+    if "mount" not in own:
+        raise IsolationError("linux.namespaces: mount is not listed", "a container has its mounts in a mount namespace of its own")
     for kind, namespace in (("timeOffsets", "time"), ("uidMappings", "user")):
         if linux.get(kind) and namespace not in own:
             raise IsolationError(f"linux.{kind} needs a {namespace} namespace", "add it to linux.namespaces")

@@ -121,13 +121,32 @@ def test_own_user_namespace_with_the_hosts_network(oci: Any) -> None:
         (only("mount", {"type": "network", "path": "/proc/self/ns/uts"}), "is no network namespace"),
         (only("mount", "mount"), "mount is there twice"),
         (only("mount", "galaxy"), "'galaxy' does not exist"),
-        (only("pid"), "has a mount namespace of its own"),
+        (only("pid"), "mount is not listed"),
         (only("mount", "user"), "uidMappings"),
     ],
 )
 def test_errors_name_the_namespace(oci: Any, namespaces: Any, message: str) -> None:
     ran = oci.run("true", lambda spec: (spec.pop("hostname"), spec["linux"].update(namespaces=namespaces)))
     assert ran.code == 1 and message in ran.err, ran
+
+
+def test_mount_namespace_by_path(oci: Any, tmp_path: Any) -> None:
+    """A namespace that somebody keeps: the container is in it, behind a root of its own; nobody else's root changes."""
+    import subprocess
+
+    keeper = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "1000"])
+    try:
+        while os.readlink(f"/proc/{keeper.pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt"):
+            pass
+        path = f"/proc/{keeper.pid}/ns/mnt"
+        kinds = only("pid", "network", "ipc", "uts", {"type": "mount", "path": path})
+        ran = oci.run(f"{LINKS}; ls /", lambda spec: spec["linux"].update(namespaces=kinds))
+        assert links(ran.out)["mnt"] == os.readlink(path), ran
+        assert "bin" in ran.out.split() and "boot" not in ran.out.split()
+        assert os.path.exists(f"/proc/{keeper.pid}/root/proc/self/stat"), "its own root is as it was"
+    finally:
+        keeper.kill()
+        keeper.wait()
 
 
 def test_a_name_for_the_host_is_refused(oci: Any) -> None:
