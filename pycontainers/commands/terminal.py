@@ -50,32 +50,39 @@ def drive(session: Session, write: Callable[[str, bytes], None], stdin: int, key
     A terminal on both sides is put into raw mode, so that every key is the container's, and its size follows the window's.
     """
     typed = Typed(keys) if session.tty else None
+    waiting = b""  # input that was not taken yet: a program that waits until its output is read takes none
     with _terminal(session, stdin) as resized:
-        poll = select.poll()
         while not session.over:
             sources = session.sources()
-            watched = [*sources, resized, *[stdin] * (stdin >= 0)]
-            for fd in watched:
-                poll.register(fd, select.POLLIN)
-            ready = poll.poll()
-            for fd in watched:
-                poll.unregister(fd)
-            for fd, _ in ready:
-                if fd == resized:
-                    os.read(resized, _CHUNK)
-                    session.resize(*size())
-                elif fd != stdin:
+            ready = _ready([resized, *sources, *[stdin] * (stdin >= 0 and not waiting)], session.sink() if waiting else -1)
+            if resized in ready:
+                os.read(resized, _CHUNK)
+                session.resize(*size())
+            for fd in sources:
+                if ready.get(fd, 0) & ~select.POLLOUT:
                     for stream, data in session.receive(fd):
                         write(stream, data)
-                elif not (data := os.read(stdin, _CHUNK)):
+            if stdin in ready:
+                data = os.read(stdin, _CHUNK)
+                if not data:
                     session.end_input()
                     stdin = -1
-                else:
-                    forward = typed.feed(data) if typed else data
-                    if forward:
-                        session.feed(forward)
-                    if typed and typed.detach:
-                        return
+                waiting = typed.feed(data) if typed else data
+            if waiting:
+                waiting = waiting[session.offer(waiting) :]
+            if typed and typed.detach:
+                return
+
+
+def _ready(readers: list[int], writer: int) -> dict[int, int]:
+    """Wait until one of them is: descriptor -> what poll(2) says. ``writer``, which may be a reader too, is -1 for none."""
+    wanted = dict.fromkeys(readers, select.POLLIN)
+    if writer >= 0:
+        wanted[writer] = wanted.get(writer, 0) | select.POLLOUT
+    poll = select.poll()
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    return dict(poll.poll())
 
 
 class Typed:

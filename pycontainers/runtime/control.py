@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         stdin_once: bool
         requests: dict[str, Callable[[dict[str, Any]], None]]
 
-        def feed(self, data: bytes) -> None: ...
+        def feed(self, data: bytes) -> bool: ...
 
         def end_input(self) -> None: ...
 
@@ -48,6 +48,7 @@ class Connection:
     def __init__(self, conn: socket.socket, control: Control, *, attached: bool = False, stdin: bool = False) -> None:
         self.conn, self._control = conn, control
         self.attached, self.stdin = attached, stdin
+        self.held = False  # nothing is read from it: the container does not take what it has sent
         self._waiting: deque[bytes] = deque()
         conn.setblocking(False)
         self.listen()
@@ -57,7 +58,7 @@ class Connection:
         return bool(self._waiting)
 
     def listen(self) -> None:
-        self._control.loop.watch(self.conn.fileno(), self._ready, READ | (WRITE if self._waiting else 0))
+        self._control.loop.watch(self.conn.fileno(), self._ready, (0 if self.held else READ) | (WRITE if self._waiting else 0))
 
     def offer(self, data: bytes) -> None:
         """Send a message now, or as soon as the client reads."""
@@ -198,8 +199,16 @@ class Control:
             self.output.watch()
 
     def input(self, connection: Connection, data: bytes) -> None:
-        if connection.stdin:
-            self.served.feed(data)
+        if connection.stdin and not self.served.feed(data) and connection in self.connections:
+            connection.held = True
+            connection.listen()
+
+    def input_taken(self) -> None:
+        """There is room for input again."""
+        for connection in self.connections:
+            if connection.held:
+                connection.held = False
+                connection.listen()
 
     def handle(self, connection: Connection, message: dict[str, Any]) -> dict[str, Any] | None:
         """One request; the reply, or None when it comes later."""

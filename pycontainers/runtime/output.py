@@ -11,7 +11,7 @@ import select
 from typing import TYPE_CHECKING
 
 from . import logs
-from .loop import WRITE, Loop
+from .loop import WRITE, Call, Loop
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -116,25 +116,23 @@ class Output:
 class Input:
     """The container's standard input, held open here: the writing end of a pipe, or a copy of the console's master.
 
-    A descriptor of its own in either case, which is closed here.
+    A descriptor of its own in either case, which is closed here. ``taken``: called when there is room again after :meth:`feed` said no.
     """
 
     _ROOM = 1 << 18  # bytes that wait for a program that does not read, before clients wait too
 
-    def __init__(self, fd: int, loop: Loop, console: bool) -> None:
-        self._fd, self._loop, self._console = fd, loop, console
+    def __init__(self, fd: int, loop: Loop, console: bool, taken: Call) -> None:
+        self._fd, self._loop, self._console, self._taken = fd, loop, console, taken
         self._waiting = bytearray()
         self._ended = False
         os.set_blocking(fd, False)
 
-    @property
-    def full(self) -> bool:
-        return len(self._waiting) > self._ROOM
-
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> bool:
+        """Whether there is room for more."""
         if self._fd >= 0 and not self._ended:
             self._waiting += data
             self._flush()
+        return len(self._waiting) <= self._ROOM
 
     def end(self) -> None:
         """No more input: the pipe ends; a terminal gets its end-of-file character (termios(3), VEOF)."""
@@ -151,6 +149,12 @@ class Input:
             self._fd = -1
 
     def _flush(self) -> None:
+        before = len(self._waiting)
+        self._write()
+        if len(self._waiting) <= self._ROOM < before:
+            self._taken()
+
+    def _write(self) -> None:
         try:
             while self._waiting:
                 del self._waiting[: os.write(self._fd, self._waiting)]

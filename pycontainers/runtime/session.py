@@ -38,9 +38,20 @@ class Session:
         """What came through ``fd``, one of :meth:`sources`, which is readable: (``stdout`` or ``stderr``, bytes). Sets ``over``."""
         raise NotImplementedError
 
-    def feed(self, data: bytes) -> None:
-        """Input for the process. Waits while it does not read; nothing when it has ended."""
+    def sink(self) -> int:
+        """Where input goes, to be polled for writing before :meth:`offer`; -1 where none is taken (any more)."""
         raise NotImplementedError
+
+    def offer(self, data: bytes) -> int:
+        """Give input for the process without waiting: how many bytes were taken. All of them when nobody reads any more."""
+        raise NotImplementedError
+
+    def feed(self, data: bytes) -> None:
+        """Input for the process. Waits while it does not read, which it may do until somebody reads its output."""
+        poll = select.poll()
+        while data := data[self.offer(data) :]:
+            poll.register(self.sink(), select.POLLOUT)
+            poll.poll()
 
     def end_input(self) -> None:
         """No more input."""
@@ -99,10 +110,18 @@ class Attached(Session):
                 self.exit, self.over = message["exit"], True
         return []
 
-    def feed(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            for start in range(0, len(data), _CHUNK):
-                self._conn.sendall(b"\0" + data[start : start + _CHUNK])
+    def sink(self) -> int:
+        return self._conn.fileno()
+
+    def offer(self, data: bytes) -> int:
+        piece = data[:_CHUNK]
+        try:
+            self._conn.send(b"\0" + piece, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
+        return len(piece)
 
     def end_input(self) -> None:
         self._ask({"op": "end_input"})
@@ -127,6 +146,8 @@ class Executed(Session):
         conn.settimeout(None)
         self._conn, self._readers, self._writer, self._console = conn, readers, writer, console
         self.tty = console >= 0
+        if writer >= 0:
+            os.set_blocking(writer, False)  # with a terminal the reading side too: both are copies of its master
 
     def sources(self) -> list[int]:
         return [self._conn.fileno(), *self._readers]
@@ -153,6 +174,8 @@ class Executed(Session):
     def _read(self, fd: int) -> list[tuple[str, bytes]]:
         try:
             data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return []
         except OSError:
             data = b""  # EIO: the terminal's other side is closed
         if data:
@@ -162,13 +185,16 @@ class Executed(Session):
             os.close(fd)
         return []
 
-    def feed(self, data: bytes) -> None:
-        if self._writer >= 0:
-            try:
-                while data:
-                    data = data[os.write(self._writer, data) :]
-            except OSError:
-                self.end_input()
+    def sink(self) -> int:
+        return self._writer
+
+    def offer(self, data: bytes) -> int:
+        try:
+            return os.write(self._writer, data) if self._writer >= 0 else len(data)
+        except BlockingIOError:
+            return 0
+        except OSError:  # EPIPE, or EIO of a terminal: nobody reads any more
+            return len(data)
 
     def end_input(self) -> None:
         if self.tty:

@@ -212,7 +212,7 @@ class Supervisor:
         stdin, self._stdin = self._stdin, -1
         if stdin < 0 and self.record.get("stdin_open"):
             stdin, writer = os.pipe2(os.O_CLOEXEC)
-            self._input = Input(writer, self.loop, console=False)
+            self._input = Input(writer, self.loop, console=False, taken=self.control.input_taken)
         elif stdin < 0:
             stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         if stat.S_ISFIFO(os.fstat(stdin).st_mode):
@@ -224,7 +224,7 @@ class Supervisor:
             assert self._starting is not None
             self._console = self._starting.console
             self.output.console(self._console)
-            self._input = Input(os.dup(self._console), self.loop, console=True)
+            self._input = Input(os.dup(self._console), self.loop, console=True, taken=self.control.input_taken)
 
     def _join_network(self) -> None:
         netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -399,9 +399,9 @@ class Supervisor:
         """Write an event of this container."""
         journal.record(self.home, action, self.id, journal.of(self.record, **attributes))
 
-    def feed(self, data: bytes) -> None:
-        if self._input is not None:
-            self._input.feed(data)
+    def feed(self, data: bytes) -> bool:
+        """Input for the container. False: it has enough, :meth:`.Control.input_taken` says when it takes more."""
+        return self._input is None or self._input.feed(data)
 
     def end_input(self) -> None:
         if self._input is not None:

@@ -41,8 +41,15 @@ class FakeSession:
     def stream(self) -> Any:
         return iter(())
 
-    def feed(self, data: bytes) -> None:
+    def sink(self) -> int:
+        return -1
+
+    def offer(self, data: bytes) -> int:
         self.fed += data
+        return len(data)
+
+    def feed(self, data: bytes) -> None:
+        self.offer(data)
 
     def end_input(self) -> None:
         self.over = True

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
+from pycontainers.commands import terminal
 from pycontainers.protocol import ContainerConfig, ExecConfig, HealthCheck, Port
 
 pytestmark = pytest.mark.root
@@ -53,6 +54,40 @@ def test_the_end_of_input_is_seen_whoever_was_forked_meanwhile(engine: Any) -> N
         session.end_input()
         read_until(session, b"\0never")
         assert session.exit and session.exit["code"] == 0
+
+
+def test_a_program_that_does_not_read_makes_its_client_wait_and_not_its_supervisor_grow(engine: Any) -> None:
+    info_id = create(engine, "sh", "-c", "mkfifo /tmp/go; read line </tmp/go; wc -c", stdin_open=True)
+    with engine.start_attached(info_id, True) as session:
+        given, quiet = 0, 0
+        while quiet < 20 and given < 64 << 20:
+            taken = session.offer(bytes(1 << 16))
+            given, quiet = given + taken, 0 if taken else quiet + 1
+            time.sleep(0 if taken else 0.02)
+        assert 1 << 18 < given < 4 << 20, "a message, a pipe, and what the supervisor keeps"
+        assert engine.exec(info_id, ExecConfig(("sh", "-c", "echo >/tmp/go"))).code == 0
+        session.feed(bytes(1 << 20))
+        session.end_input()
+        assert int(read_until(session, b"\0never")) == given + (1 << 20)
+
+
+@pytest.mark.parametrize("kind", ["run", "exec"])
+def test_a_program_that_writes_more_than_it_reads_is_fed_by_one_thread(engine: Any, kind: str) -> None:
+    """It reads on only after its output was read: whoever waits until input is taken, and reads nothing meanwhile, waits for ever."""
+    stdin, found = os.memfd_create("input"), bytearray()
+    os.write(stdin, bytes(1 << 20))
+    os.lseek(stdin, 0, os.SEEK_SET)
+
+    def drive(session: Any) -> None:
+        terminal.drive(session, lambda stream, data: found.extend(data), stdin)
+
+    if kind == "run":
+        engine.run(ContainerConfig("host", ("od", "-v", "-x"), network="none", stdin_open=True), drive=drive)
+    else:
+        info = engine.start(create(engine, "sleep", "100"))
+        engine.exec(info.id, ExecConfig(("od", "-v", "-x")), drive=drive)
+    os.close(stdin)
+    assert len(found.splitlines()) == (1 << 16) + 1
 
 
 def test_much_input_and_output_pass_unchanged_and_nobody_is_starved(engine: Any) -> None:
