@@ -149,7 +149,18 @@ def _abandoned(cgroup: str, home: str) -> bool:
         pids = Path(cgroup, "cgroup.procs").read_text().split()
     except OSError:
         return False
-    return not pids or any(home in _mounts(pid) for pid in pids[:1])
+    if not pids:
+        return not _populated(cgroup)
+    return any(home in _mounts(pid) for pid in pids[:1])
+
+
+def _populated(cgroup: str) -> bool:
+    """On v1 cgroup.procs leaves out the processes of other pid namespaces; what the pids controller counts in the same place has them."""
+    place = Path("/sys/fs/cgroup/pids", *Path(cgroup).parts[5:], "pids.current")
+    try:
+        return int(place.read_text()) > 0
+    except OSError:
+        return False
 
 
 def _mounts(pid: str) -> str:

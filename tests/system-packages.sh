@@ -3,9 +3,14 @@
 set -eu
 wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git busybox:busybox-static
 newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io"
+# Playwright brings a node of its own, which needs this library.
+libraries="libatomic.so.1:libatomic1"
 missing() {
     for pair in $wanted; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"
+    done
+    for pair in $libraries; do
+        PATH="$PATH:/sbin" ldconfig -p 2>/dev/null | grep -q "${pair%%:*}" || echo "${pair#*:}"
     done
 }
 # RUNLEVEL=1: no service is started by being installed (invoke-rc.d(8)); the tests start a dockerd of their own.

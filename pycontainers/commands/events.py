@@ -20,7 +20,7 @@ def events(context: Context, args: SimpleNamespace, body: str | None) -> Events 
     """Those of the past as one object; with ``--follow`` as they come."""
     wanted = _filters(args.filter)
     found = (event for event in context.engine.events(args.since, args.until, args.follow) if _wanted(event, wanted))
-    if not args.follow:
+    if not args.follow and args.format != "json":
         return Events(found)
     for event in found:
         line = json.dumps(event) if args.format == "json" else event_text(event)
@@ -68,7 +68,7 @@ declare(
             UNTIL,
             Option(("--filter", "-f"), f"KEY=VALUE, KEY one of {', '.join(_KEYS)}", "FILTER", many=True),
             Option(("--follow",), "go on until the interrupt, or --until"),
-            Option(("--format",), "with --follow: json for one object a line", "FORMAT", default="", completes="json"),
+            Option(("--format",), "json for one object a line", "FORMAT", default="", completes="json"),
         ),
         details="Docker's events go on until they are interrupted; here that is --follow, so that a cell ends.",
         examples=("events --since 10m", "events --follow --filter event=die"),

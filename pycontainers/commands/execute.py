@@ -24,6 +24,8 @@ def execute(context: Context, args: SimpleNamespace, body: str | None) -> RunRes
         return None
     output = Output(context.frontend.stream)
     exit = context.engine.exec(args.container, config, **streams(context, args, body, output))
+    if exit.code is None and not exit.error:
+        return None  # let go of
     if exit.code != 0:
         what = f"{config.command[0]} in container {args.container}"
         reason = exit.error or (f"was ended by signal {exit.signal}" if exit.signal else f"ended with exit code {exit.code}")
@@ -46,7 +48,7 @@ declare(
             Option(("--tty", "-t"), "on a terminal of its own"),
             Option(("--privileged",), "with all capabilities and without the seccomp filter"),
             Option(("--detach", "-d"), "leave it running in the background"),
-            Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS"),
+            Option(("--detach-keys",), "keys that let go of it: its terminal closes (default ctrl-p,ctrl-q)", "KEYS"),
         ),
         (
             Argument("container", "name or id of a running container", completes="running"),

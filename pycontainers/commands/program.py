@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,13 @@ PROMPT = "pycontainers"
 
 class Unread(KeyboardInterrupt):
     """Nobody reads our output any more (``… run … | head``). As an interrupt it ends a foreground container: none writes on for nobody."""
+
+
+class Ended(KeyboardInterrupt):
+    """This process is asked to end. As an interrupt: what is half made is taken back, and a foreground container ends with it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class ProgramFrontend:
@@ -79,6 +87,10 @@ def read_stdin() -> bytes:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
+    if words is None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) has had one ignored
+                signal.signal(number, _end)
     try:
         code = _main(list(sys.argv[1:] if words is None else words))
         sys.stdout.flush()
@@ -94,8 +106,14 @@ def main(words: Sequence[str] | None = None) -> int:
         # Quiet, as the shell's own tools. The interpreter flushes stdout once more at its end: that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Ended as ended:
+        return 128 + ended.number
     except KeyboardInterrupt:
         return 130
+
+
+def _end(number: int, frame: Any) -> None:
+    raise Ended(number)
 
 
 def _main(words: list[str]) -> int:

@@ -23,8 +23,10 @@ def top(cgroup: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[
         if options:
             raise UsageError("top with options needs ps on this machine", "apt-get install procps, or leave the options out")
         return _from_proc(pids)
-    done = subprocess.run(["ps", *(options or ["-ef"])], capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
+    # Without -q ps(1) chooses by itself, and `-o pid,comm` alone would choose the processes of our own terminal.
+    chosen = ["-q", ",".join(map(str, sorted(pids)))] if pids else ["-e"]
+    done = subprocess.run(["ps", *(options or ["-ef"]), *chosen], capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode and done.stderr.strip():
         line = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise UsageError(f"ps {' '.join(options)}: {line}", "top takes the options of ps, for example: -o pid,comm")
     lines = done.stdout.splitlines()

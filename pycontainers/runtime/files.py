@@ -160,8 +160,7 @@ class Worker:
                 place = mounts.make_in_root(made.root, wanted[index]["destination"], directory=folder, made=points)
             mounts.move_mount(tree, place)
         if points:
-            known = (state.read(self.folder, "made.json") or {}).get("made", [])
-            state.write(self.folder, "made.json", {"made": [*known, *[point for point in points if point not in known]]})
+            state.add_made(self.folder, points)
         if spec["root"].get("readonly"):
             for place in record["rootfs"]["folders"]:
                 mounts.set_attributes(mounts.open_in_root(made.root, place), mounts.MOUNT_ATTR_RDONLY)

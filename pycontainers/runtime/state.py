@@ -61,6 +61,13 @@ def write(folder: str, name: str, data: dict[str, Any]) -> None:
     os.rename(temporary, f"{folder}/{name}")
 
 
+def add_made(folder: str, points: list[str]) -> None:
+    """Note mount points that the image lacked. A later start finds those of an earlier one, and does not report them again."""
+    known = (read(folder, "made.json") or {}).get("made", [])
+    if new := [point for point in points if point not in known]:
+        write(folder, "made.json", {"made": [*known, *new]})
+
+
 def read(folder: str, name: str) -> dict[str, Any] | None:
     """The JSON object in ``folder/name``; None when it is missing or was cut by a power failure."""
     try:

@@ -187,7 +187,7 @@ class Supervisor:
         if self.control.listener is None:
             self.control.open()
         made = starting.mounted()
-        state.write(self.folder, "made.json", {"made": made["made"]})  # mount points that the image lacked: a build leaves them out
+        state.add_made(self.folder, made["made"])  # a build, a commit and diff leave them out
         mark("supervisor", "mounted")
         starting.execute()
         mark("supervisor", "executed")

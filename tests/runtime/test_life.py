@@ -300,7 +300,7 @@ def test_top_lists_the_processes(engine: Any) -> None:
     titles, rows = engine.top(info.id)
     assert "PID" in titles and len(rows) == 2 and any("sleep 1234" in row[-1] for row in rows)
     titles, rows = engine.top(info.id, ("-o", "pid,comm"))
-    assert titles == ["PID", "COMMAND"]
+    assert titles == ["PID", "COMMAND"] and len(rows) == 2
 
 
 def test_requests_for_what_does_not_run_are_one_line(engine: Any) -> None:

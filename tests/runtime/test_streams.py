@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -160,8 +161,11 @@ def test_terminal_of_a_container(engine: Any) -> None:
 def test_terminal_ends_programs_by_keys(engine: Any) -> None:
     with engine.start_attached(create(engine, "sh", "-c", "echo up; sleep 100", tty=True, stdin_open=True), True) as session:
         read_until(session, b"up")
-        session.feed(b"\x03")  # ctrl-c: SIGINT to the foreground group
-        read_until(session, b"\0never")
+        for _ in range(60):  # the shell, process 1, does not die of it (pid_namespaces(7)): it may not have forked yet
+            if session.over:
+                break
+            session.feed(b"\x03")  # ctrl-c: SIGINT to the foreground group
+            read_until(session, b"\0never", 0.5)
         assert session.exit["code"] == 130 or session.exit["signal"] == 2
 
 
@@ -242,6 +246,19 @@ def test_the_program_on_a_real_terminal(state: Any) -> None:
     ps = [sys.executable, "-m", "pycontainers.commands.program"]
     assert "Up" in subprocess.run([*ps, "ps"], capture_output=True, text=True, check=True).stdout
     subprocess.run([*ps, "rm", "-f", "typed"], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_foreground_container_ends_with_the_program_that_shows_it(state: Any, engine: Any, number: int) -> None:
+    command = [sys.executable, "-m", "pycontainers.commands.program", "run", "--rm", "--name", "shown", "--network", "none", "host"]
+    env = {**os.environ, "PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}
+    script = "trap 'echo asked; exit 9' TERM INT HUP; echo ready; while :; do sleep 0.05; done"
+    shown = subprocess.Popen([*command, "sh", "-c", script], env=env, stdout=subprocess.PIPE)
+    assert shown.stdout is not None and shown.stdout.readline() == b"ready\n"
+    shown.send_signal(number)
+    shown.communicate(timeout=60)
+    assert shown.returncode == 128 + number
+    assert "shown" not in [info.name for info in engine.containers(all=True)]
 
 
 def test_an_exec_learns_how_its_program_ended_with_the_container(engine: Any) -> None:
