@@ -10,9 +10,10 @@ from typing import Any
 from ..errors import ContainersError
 from ..linux import cgroups, holder
 from ..network import client as network
+from ..network import wayout
 from ..paths import Paths
 from ..protocol import Check
-from ..runtime import client
+from ..runtime import client, isolation
 
 
 def doctor(paths: Paths) -> list[Check]:
@@ -21,7 +22,12 @@ def doctor(paths: Paths) -> list[Check]:
     if os.geteuid() == 0:
         rows.append(Check("root", "ok", "uid 0"))
     paths.prepare()
-    return rows + _isolation(paths) + (_rootless(paths) if os.geteuid() else []) + _cgroups() + _network(paths) + _notebook() + _disk(paths)
+    rows += _isolation(paths)
+    if os.geteuid() == 0:
+        rows += _cgroups() + _network(paths)
+    elif holder.alive(str(paths.run)):  # else what was refused stands there already, and nothing more can be tried
+        rows += _rootless(paths) + _cgroups() + _network(paths) + _way_out(paths)
+    return rows + _notebook() + _disk(paths)
 
 
 def _isolation(paths: Paths) -> list[Check]:
@@ -31,6 +37,8 @@ def _isolation(paths: Paths) -> list[Check]:
         return [Check("launcher", "missing", error.message, error.hint)]
     rows = [Check("launcher", "ok", "answers")]
     for probe in probes:
+        if probe["name"] == isolation.GROUPS:
+            continue  # has rows of its own
         weaker = "missing" if probe["level"] == "needed" else "weaker"
         rows.append(
             Check(
@@ -45,9 +53,7 @@ def _isolation(paths: Paths) -> list[Check]:
 
 def _rootless(paths: Paths) -> list[Check]:
     """How an ordinary user's containers have their ids."""
-    found = holder.alive(str(paths.run))
-    if found is None:
-        return []
+    found = holder.read(str(paths.run)) or {"uids": [], "why": ""}
     count = sum(found["uids"])
     if count > 1:
         return [Check("ids inside", "ok", f"{count}, of them {count - 1} subordinate ones (newuidmap)")]
@@ -116,6 +122,13 @@ def _network(paths: Paths) -> list[Check]:
     else:
         rows.append(Check("way out (NAT)", "ok", "nftables, table of its own"))
     return rows
+
+
+def _way_out(paths: Paths) -> list[Check]:
+    """An ordinary user's bridge has no link to the outside; what stands in for one is started to see whether it works."""
+    program = wayout.ensure(paths)
+    why = "; ".join(wayout.explain(str(paths.run)))
+    return [Check("way out (user mode)", "ok" if program else "weaker", program or why, "" if program else wayout.INSTALL)]
 
 
 def _notebook() -> list[Check]:

@@ -49,6 +49,7 @@ class Somebody:
         self.folder = f"{base}/{self.name}"
         self.base = base
         self.home, self.run_folder = f"{self.folder}/home", f"{self.folder}/run"
+        self._limited: subprocess.Popen[bytes] | None = None
         self.enter: list[str] = []  # cgroup.procs of groups that his processes start in
         os.mkdir(self.folder, 0o755)
         kind = [] if ranges else ["--system"]  # useradd gives system accounts no subordinate ids
@@ -83,6 +84,22 @@ class Somebody:
         """As root, on this user's machine."""
         subprocess.run(["nsenter", f"--mount=/proc/{self.machine.pid}/ns/mnt", "sh", "-c", script, *words], check=True)
 
+    def limit_namespaces(self, count: int | None) -> None:
+        """Let him live in a user namespace with so many below it (and all ids as they are); None: no more."""
+        if self._limited is not None:
+            self._limited.kill()
+            self._limited.wait()
+            self._limited = None
+        if count is None:
+            return
+        self._limited = process = subprocess.Popen(["unshare", "--user", "sleep", "infinity"])
+        _wait_for(lambda: os.readlink(f"/proc/{process.pid}/ns/user") != os.readlink("/proc/self/ns/user"))
+        for name in ("gid_map", "uid_map"):
+            with open(f"/proc/{process.pid}/{name}", "w", encoding="ascii") as file:
+                file.write("0 0 1000000000")
+        inside = ["nsenter", f"--user=/proc/{process.pid}/ns/user", "sh", "-c", f"echo {count} > /proc/sys/user/max_user_namespaces"]
+        subprocess.run(inside, check=True)
+
     @property
     def environment(self) -> dict[str, str]:
         return {
@@ -93,7 +110,10 @@ class Somebody:
     def command(self, *words: str) -> list[str]:
         become = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--inh-caps=-all"]
         variables = [f"{key}={value}" for key, value in self.environment.items()]
-        start = ["nsenter", f"--mount=/proc/{self.machine.pid}/ns/mnt", f"--wd={self.home}", *become, "env", "-i", *variables, *words]
+        namespaces = [f"--mount=/proc/{self.machine.pid}/ns/mnt"]
+        if self._limited is not None:
+            namespaces = [f"--user=/proc/{self._limited.pid}/ns/user", *namespaces]
+        start = ["nsenter", *namespaces, f"--wd={self.home}", *become, "env", "-i", *variables, *words]
         groups = "".join(f"echo $$ > {path}; " for path in self.enter)
         return ["sh", "-c", f'{groups}exec "$@"', "sh", *start] if groups else start
 
