@@ -391,7 +391,7 @@ class NativeEngine:
         self._swept = time.monotonic()
         containers = str(self.paths.containers)
         if recover.sweep(containers):
-            checks.sweep_network(self.paths, [info.id for info in self._infos() if info.status == state.RUNNING])
+            checks.sweep_network(self.paths, [info.id for info in self._infos() if info.status in state.ACTIVE])
         freeze.sweep(containers, str(self.paths.run))
         steps.sweep(self.folders)
         if os.geteuid() != 0:
@@ -474,7 +474,7 @@ class NativeEngine:
         while client.ask(self.paths, container_id, {"op": "stop", "signal": 9, "timeout": 0}) is None:
             now = state.read(folder, "state.json")
             if now is None or now["status"] not in state.ACTIVE or not state.lives(now):
-                return
+                break
             if time.monotonic() > deadline:
                 # Nobody can reach it any more (its run folder was deleted): the container goes with its supervisor.
                 process.send_signal(now["supervisor"], 9)

@@ -29,9 +29,8 @@ class Session:
 
     def __init__(self, paths: Paths, container_id: str, purpose: str) -> None:
         """:raises StateError: another command works on the container. :raises NotFound: it was removed."""
-        self._conn = client.connect(paths)
+        self._conn = client.request(paths, {"op": "files", "container": container_id, "purpose": purpose})
         try:
-            sockets.send(self._conn, {"op": "files", "container": container_id, "purpose": purpose})
             self._conn.settimeout(60)
             self.ready = bool(self.answer()["ready"])
             self._conn.settimeout(None)

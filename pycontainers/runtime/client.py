@@ -67,10 +67,27 @@ def start_attached(
     return Attached(conn, bool(answer.get("tty")))
 
 
+def request(paths: Paths, message: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
+    """Send the launcher a request; the connection on which it will be answered.
+
+    One that leaves between its greeting and our message makes the send fail (:meth:`helper.Server.run`): it has not heard us.
+    """
+    for _ in range(5):
+        conn = connect(paths)
+        try:
+            sockets.send(conn, message, fds)
+            return conn
+        except (BrokenPipeError, ConnectionResetError):
+            conn.close()
+        except BaseException:
+            conn.close()
+            raise
+    raise HelperError("the launcher leaves whenever it is asked", helper.last_log_line(str(paths.launcher_socket), "launcher"))
+
+
 def _start(paths: Paths, message: dict[str, Any], stdin: int) -> tuple[socket.socket, dict[str, Any]]:
-    conn = connect(paths)
+    conn = request(paths, message, [stdin] if stdin >= 0 else [])
     try:
-        sockets.send(conn, message, [stdin] if stdin >= 0 else [])
         mark("client", "asked")
         conn.settimeout(60)
         answer = _answer(conn, "start")[0]
@@ -81,18 +98,17 @@ def _start(paths: Paths, message: dict[str, Any], stdin: int) -> tuple[socket.so
         raise
 
 
-def run_exec(paths: Paths, container_id: str, request: dict[str, Any], *, stdin: int = -1, feed: bool = False) -> Executed:
+def run_exec(paths: Paths, container_id: str, asked: dict[str, Any], *, stdin: int = -1, feed: bool = False) -> Executed:
     """Run one command in a running container; returns when it has been executed.
 
-    :param request: command (list), and where given env (dict), workdir, user, privileged, tty, size.
+    :param asked: command (list), and where given env (dict), workdir, user, privileged, tty, size.
     :param stdin: a descriptor for its input, -1 for /dev/null; ``feed``: the session gives the input.
     """
     with contextlib.ExitStack() as undo:
-        conn = undo.enter_context(connect(paths))
         readers: dict[int, str] = {}
         theirs, writer = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin < 0 else os.dup(stdin)], -1
         undo.callback(lambda: sockets.close_all([*readers, writer]))
-        if feed and not request.get("tty"):
+        if feed and not asked.get("tty"):
             os.close(theirs.pop())
             reader, writer = os.pipe2(os.O_CLOEXEC)
             theirs.append(reader)
@@ -101,7 +117,7 @@ def run_exec(paths: Paths, container_id: str, request: dict[str, Any], *, stdin:
             readers[reader] = stream
             theirs.append(end)
         try:
-            sockets.send(conn, {"op": "exec", "container": container_id, **request}, theirs)
+            conn = undo.enter_context(request(paths, {"op": "exec", "container": container_id, **asked}, theirs))
         finally:
             sockets.close_all(theirs)
         mark("client", "exec asked")
@@ -172,9 +188,8 @@ def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = kept["probes"]
         if not any(probe["errno"] and probe["level"] == NEEDED for probe in found):  # else somebody may have mended it
             return found
-    with connect(paths) as conn:
+    with request(paths, {"op": "probe"}) as conn:
         conn.settimeout(30)
-        sockets.send(conn, {"op": "probe"})
         probes: list[dict[str, Any]] = _answer(conn, "probe")[0]["probes"]
     state.write(run, "isolation.json", {"stamp": stamp(run), "probes": probes})
     return probes
@@ -185,14 +200,16 @@ def clear(paths: Paths) -> None:
     containers = str(paths.containers)
     graves = [f"{containers}/{name}" for name in os.listdir(containers) if name.startswith(".gone-")]
     if graves:
-        with connect(paths) as conn:
+        with request(paths, {"op": "remove", "trees": graves}) as conn:
             conn.settimeout(60)
-            sockets.send(conn, {"op": "remove", "trees": graves})
             _answer(conn, "remove")
 
 
 def _answer(conn: socket.socket, what: str) -> tuple[dict[str, Any], list[int]]:
-    answer, fds = sockets.receive(conn)
+    try:
+        answer, fds = sockets.receive(conn)
+    except TimeoutError:
+        raise HelperError(f"{what} takes too long: no answer in {conn.gettimeout():.0f} s", "pycontainers ps shows what is there") from None
     if answer is None:
         raise HelperError(f"{what} broke off: the helper that worked on it was killed", "try again; pycontainers ps shows what is there")
     try:

@@ -123,6 +123,19 @@ class Exec:
 
         :raises ContainersError: why it was not.
         """
+        try:
+            reader = self._fork(fds)
+        except OSError:
+            # A container that ends takes its /proc, its cgroup (ENODEV) and its pid namespace (ENOMEM, pid_namespaces(7)) away bit by bit.
+            if not process.ended(self._pidfd, 1.0):
+                raise
+            raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
+        mark("exec", "forked")
+        os.close(self._pidfd)
+        self._raise_failure(reader)
+
+    def _fork(self, fds: list[int]) -> socket.socket:
+        """Our end of the channel to the process inside."""
         owner = (self.linux.get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
         for fd in fds[1:]:
             os.fchown(fd, owner, owner)  # pipes of the client: /dev/stdout must open inside
@@ -130,13 +143,10 @@ class Exec:
         entrances, target = group.entrances(), group.target()
         reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         # All at once through the pidfd: no window in which only half of the namespaces are joined. User first decides rights (setns(2)).
-        try:
-            root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            # All but the cgroup namespace: from inside it, no process outside of it can be put in (cgroup_namespaces(7)).
-            kinds = [n["type"] for n in self.linux["namespaces"]]
-            namespaces.setns(self._pidfd, namespaces.flags_of([kind for kind in kinds if kind != "cgroup"]))
-        except (FileNotFoundError, ProcessLookupError):
-            raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
+        root = os.open(f"/proc/{self._init}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # All but the cgroup namespace: from inside it, no process outside of it can be put in (cgroup_namespaces(7)).
+        kinds = [n["type"] for n in self.linux["namespaces"]]
+        namespaces.setns(self._pidfd, namespaces.flags_of([kind for kind in kinds if kind != "cgroup"]))
         # setns puts us at the namespace's root; the container's is the one its first process has.
         os.fchdir(root)
         os.chroot(".")
@@ -150,10 +160,9 @@ class Exec:
         self.pid = namespaces.clone(0, target)
         if self.pid == 0:
             self._inside(fds, writer.fileno(), entrances, "cgroup" in kinds)
-        mark("exec", "forked")
         writer.close()
-        sockets.close_all([*fds, *entrances, self._pidfd, *([target] if target is not None else [])])
-        self._raise_failure(reader)
+        sockets.close_all([*fds, *entrances, *([target] if target is not None else [])])
+        return reader
 
     def let_go(self) -> None:
         """The client has the terminal now: our copy would keep it open after the program has closed it."""

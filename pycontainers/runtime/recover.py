@@ -1,7 +1,7 @@
 """Put right what a killed process left: run at the start of every command that looks at containers.
 
 A supervisor that was killed took its container with it (the first process has SIGKILL as its parent-death signal); what may
-stay is the cgroup, an address lease, a forwarder's last breath, a state file that says "running". Should the container have
+stay is the cgroup, an address lease, its control socket, a state file that says "running". Should the container have
 escaped that signal (it can clear it), it is ended here, by its cgroup: it has lost its log and nobody reads its exit.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ..errors import ContainersError
 from ..linux import cgroups, process, trees
+from ..network import client as network
 from . import state
 
 _NEW = ".new-"
@@ -95,19 +97,35 @@ def recover(containers: str, container_id: str) -> bool:
         now = state.read(folder, "state.json")
         if now is None or now["status"] == state.EXITED:
             return False
+        record: dict[str, Any] = state.read(folder, "container.json") or {}
         _end_cgroup(folder)
+        _free(containers, container_id, now, record)
         if state.read(folder, "exit.json") is None:
             why = "its supervisor was killed: the container was ended, its exit code is unknown"
             state.write(folder, "exit.json", state.exit_record(None, error=why, started=now.get("started", 0.0)))
         state.write(
             folder, "state.json", {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
         )
-        record: dict[str, Any] = state.read(folder, "container.json") or {}
         if record.get("auto_remove"):
             state.remove_folder(containers, container_id, record.get("name", ""))
         return True
     finally:
         os.close(lock)
+
+
+def _free(containers: str, container_id: str, now: dict[str, Any], record: dict[str, Any]) -> None:
+    """What it had outside of itself: the socket at which its supervisor could be asked, and its address."""
+    control = now.get("control") or ""
+    try:
+        os.unlink(control)
+    except OSError:
+        pass
+    if control and record.get("network") == "bridge":
+        try:
+            places = network.Places(os.path.dirname(containers), os.path.dirname(os.path.dirname(control)))
+            network.detach(places, container_id, python=record["python"])
+        except (OSError, ContainersError):
+            pass  # the network's own sweep frees it later
 
 
 def _end_cgroup(folder: str) -> None:

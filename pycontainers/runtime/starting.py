@@ -75,6 +75,7 @@ class Starting:
         os.chdir(f"{self.stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
         self.pid = self._clone(group.fd)
         if self.pid == 0:
+            ours.close()  # with a copy of it in the child, the child would never see the end of a supervisor that is killed
             init.run()
         os.chdir("/")
         theirs.close()
