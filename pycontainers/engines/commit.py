@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,7 @@ from ..events import Done, Progress, Work
 from ..images import layers, reference
 from ..images.store import Image, Store
 from ..images.view import Rootfs
+from ..linux import trees
 from ..paths import Paths
 from ..protocol import CommitRequest
 from ..runtime import defaults, state
@@ -142,4 +142,4 @@ def _fill(paths: Paths, store: Store, folder: str, record: dict[str, Any], tree:
     below = Rootfs(tuple(roots["layers"]), tuple(roots["folders"]), roots["base"])
     places = {place: f"{workshop}/{index}" for index, place in enumerate(roots["folders"])}
     store.merge_uppers(places, tree, below)
-    shutil.rmtree(workshop)
+    trees.remove(workshop)

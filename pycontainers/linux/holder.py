@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import IsolationError
-from . import namespaces, process
+from . import files, namespaces, process
 from .helper import locked
 from .idmap import Mapping, pieces
 from .mounts import MS_REC, MS_SLAVE, mount
@@ -226,11 +226,7 @@ def _make(folder: str, existing: int | None) -> int:
         _release(pid)
         identity = process.identity(pid[0])
         data = json.dumps({"holder": identity, "uids": pieces("uid", pid[0]), "gids": pieces("gid", pid[0]), "why": why}).encode()
-        temporary = f"{folder}/.{FILE}.{os.getpid()}"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(fd, data)
-        os.close(fd)
-        os.rename(temporary, f"{folder}/{FILE}")
+        files.replace(f"{folder}/{FILE}", data)
         again = _join(identity)
         if again is None:
             raise IsolationError("the process that holds the user's namespaces has ended at once", "is there a /bin/sh?")

@@ -14,7 +14,7 @@ import subprocess
 import time
 from typing import Any
 
-from ..linux import helper, holder, process
+from ..linux import files, helper, holder, process
 from ..paths import Paths
 
 FILE = "wayout.json"
@@ -49,7 +49,7 @@ def ensure(paths: Paths) -> str:
                 continue
             try:
                 identity = process.identity(start(run, int(held["holder"]["pid"])))
-            except (OSError, ProcessLookupError) as error:
+            except (OSError, subprocess.TimeoutExpired) as error:
                 said.append(f"{program}: {error}")
                 continue
             holder.tell_way_out(run, identity)
@@ -89,10 +89,7 @@ def _read(run: str) -> dict[str, Any] | None:
 
 
 def _write(run: str, data: dict[str, Any]) -> None:
-    temporary = f"{run}/.{FILE}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-        json.dump(data, file)
-    os.rename(temporary, f"{run}/{FILE}")
+    files.replace(f"{run}/{FILE}", json.dumps(data).encode())
 
 
 def _installed(program: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 from ..errors import IsolationError
+from ..linux import files
 from ..linux.assembler import DATA, TARGETS, Assembler, elf, text_address
 
 _FULL, _EMPTY, _STATUS, _GROUP, _PATH = (DATA + offset for offset in (0, 8, 16, 24, 64))
@@ -38,14 +39,7 @@ def path(home: str) -> str:
                 return place
     except FileNotFoundError:
         os.makedirs(folder, mode=0o711, exist_ok=True)
-    temporary = f"{folder}/.new-{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o755)
-    try:
-        os.fchmod(fd, 0o755)
-        os.write(fd, wanted)
-    finally:
-        os.close(fd)
-    os.rename(temporary, place)
+    files.replace(place, wanted, 0o755)
     return place
 
 

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 from ..errors import NameInUse, NotFound, StateError
-from ..linux import process, trees
+from ..linux import files, process, trees
 from .marks import mark
 
 CREATED, STARTING, RUNNING, PAUSED, RESTARTING, EXITED = "created", "starting", "running", "paused", "restarting", "exited"
@@ -52,13 +52,7 @@ def exit_record(
 
 def write(folder: str, name: str, data: dict[str, Any]) -> None:
     """Replace ``folder/name`` by ``data`` as JSON; readers see the old or the new file, never a half one."""
-    temporary = f"{folder}/.{name}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, json.dumps(data, separators=(",", ":")).encode())
-    finally:
-        os.close(fd)
-    os.rename(temporary, f"{folder}/{name}")
+    files.replace(f"{folder}/{name}", json.dumps(data, separators=(",", ":")).encode())
 
 
 def add_made(folder: str, points: list[str]) -> None:
