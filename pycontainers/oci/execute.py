@@ -91,6 +91,7 @@ class _Work:
         where = os.path.dirname(os.path.abspath(self._pid_file)) if self._pid_file else ""
         self._pid_folder = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) if where else -1
         self._mapped = False
+        self._keyring = "" if container.state.get("caller_keyring") else f"_ses.{container.id[:12]}"
 
     def run(self, detached: bool) -> int:
         from .lifecycle import write_pid
@@ -172,6 +173,8 @@ class _Work:
         try:
             os.setsid()
             os.umask(0o022)
+            if self._keyring:
+                syscalls.new_session_keyring(self._keyring)  # or it would keep its caller's keys (Kerberos tickets, file system keys)
             if terminal >= 0:
                 pty.make_controlling(terminal)
                 for number in (0, 1, 2):

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from ..errors import ContainersError, StateError, UsageError
-from ..linux import cgroups, namespaces, process, seccomp, sockets, syscalls
+from ..linux import cgroups, files, namespaces, process, seccomp, sockets, syscalls
 from ..linux.pty import resize, size
 from ..runtime import groups, hooks
 from ..runtime.init import Waiting
@@ -55,7 +55,7 @@ def create(caller: Caller, name: str, *, detached: bool) -> Created:
     starting: Starting | None = None
     try:
         container.write_spec(spec)
-        container.state = _first_state(spec, folder)
+        container.state = _first_state(spec, folder) | {"caller_keyring": bool(options.get("no-new-keyring"))}
         container.write()
         group = _make_group(caller, spec)
         container.state["cgroup"] = group.path if group.paths else ""
@@ -157,12 +157,8 @@ def compiled(container: Container, spec: dict[str, Any]) -> seccomp.Filter | Non
 
 
 def write_pid(path: str, pid: int, folder: int | None = None) -> None:
-    """Whole or not at all: engines read it as soon as it is there."""
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=folder)
-    os.write(fd, str(pid).encode())
-    os.close(fd)
-    os.rename(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
+    """Engines read it as soon as it is there."""
+    files.replace(path, str(pid).encode(), 0o644, folder)
 
 
 def start(caller: Caller, container: Container) -> None:

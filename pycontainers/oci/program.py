@@ -160,9 +160,10 @@ def _delete(store: Store, messages: Messages, options: dict[str, Any], rest: lis
     try:
         found = store.matching(rest[0]) if options.get("regex") else [store.open(rest[0])]
     except NotFound:
-        if force:
-            return
-        raise
+        if not force:
+            raise
+        store.clear(rest[0])
+        return
     for container in found:
         lifecycle.delete(_caller(store, messages, options, manager), container, force=force)
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import NotFound, StateError, UsageError
-from ..linux import cgroups, process
+from ..linux import cgroups, process, trees
+from ..runtime.state import read, write
 
 CREATING, CREATED, RUNNING, PAUSED, STOPPED = "creating", "created", "running", "paused", "stopped"
 _ID = re.compile(r"[A-Za-z0-9_+.\-]{1,1024}")
@@ -25,11 +26,21 @@ def default_root() -> str:
     """Root of a user namespace (rootless engines call us as that) may not write /run: then as for an ordinary user."""
     if os.access("/run", os.W_OK):
         return "/run/pycontainers-oci"
-    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/pycontainers-oci-{os.geteuid()}", "pycontainers-oci")
+    return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or _private(f"/tmp/pycontainers-oci-{os.geteuid()}"), "pycontainers-oci")
+
+
+def _private(folder: str) -> str:
+    """Everybody may make a folder of that name in /tmp: states in it would be his to write. :raises UsageError: it is not ours alone."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise UsageError(f"{folder} is not this user's alone", "set XDG_RUNTIME_DIR, or give --root")
+    return folder
 
 
 class Store:
-    """``root``: an absolute folder, made with mode 0700 when it is needed."""
+    """``root``: an absolute folder, made when it is needed."""
 
     def __init__(self, root: str) -> None:
         self.root = os.path.abspath(root)
@@ -40,7 +51,7 @@ class Store:
         return f"{self.root}/{name}"
 
     def make(self, name: str) -> Container:
-        """A new one, locked. :raises StateError: the id is taken."""
+        """A new one. :raises StateError: the id is taken."""
         os.makedirs(self.root, 0o711, exist_ok=True)
         folder = self.folder(name)
         try:
@@ -53,10 +64,16 @@ class Store:
     def open(self, name: str) -> Container:
         """:raises NotFound: there is none."""
         folder = self.folder(name)
-        state = _read(f"{folder}/state.json")
+        state = read(folder, "state.json")
         if state is None:
             raise NotFound(f"container does not exist: {name}", f"its state would be in {folder}")
         return Container(name, folder, state)
+
+    def clear(self, name: str) -> None:
+        """Give back the id of one whose create was killed before it had a state: nothing else of it was made by then."""
+        folder = self.folder(name)
+        if not os.path.exists(f"{folder}/state.json"):
+            trees.remove(folder)
 
     def all(self) -> list[Container]:
         try:
@@ -112,13 +129,13 @@ class Container:
             return False
 
     def spec(self) -> dict[str, Any]:
-        return _read(f"{self.folder}/config.json") or {}
+        return read(self.folder, "config.json") or {}
 
     def write(self) -> None:
-        _write(f"{self.folder}/state.json", self.state)
+        write(self.folder, "state.json", self.state)
 
     def write_spec(self, spec: dict[str, Any]) -> None:
-        _write(f"{self.folder}/config.json", spec)
+        write(self.folder, "config.json", spec)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,12 +152,9 @@ class Container:
 
     def remove(self) -> None:
         """state.json first: from then on it does not exist."""
-        for name in ("state.json", "start.sock", "config.json", "lock"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.folder}/{name}")
-        for folder in (f"{self.folder}/stage", self.folder):
-            with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{self.folder}/state.json")
+        trees.remove(self.folder)
 
     def oci_state(self) -> dict[str, Any]:
         """The state of runtime.md, with what runc adds."""
@@ -164,20 +178,3 @@ class Container:
 def now() -> str:
     seconds = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1e9):09d}Z"
-
-
-def _read(path: str) -> dict[str, Any] | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
-            return found
-    except FileNotFoundError:
-        return None
-
-
-def _write(path: str, what: dict[str, Any]) -> None:
-    """Whole or not at all: a reader meets the old or the new one."""
-    temporary = f"{path}.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(what, file, separators=(",", ":"))
-    os.rename(temporary, path)

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from pycontainers.errors import UsageError
+from pycontainers.oci import store
+
 pytestmark = pytest.mark.root
 
 
@@ -68,6 +71,35 @@ def test_force_ends_a_paused_one(oci: Any) -> None:
     name = oci.running()
     oci("pause", name)
     assert oci("delete", "--force", name).code == 0 and oci("state", name).code == 1
+
+
+def test_force_gives_back_the_id_of_a_create_that_was_killed(oci: Any) -> None:
+    """Its folder is there, its state is not yet (runc removes it too)."""
+    os.makedirs(f"{oci.root}/c/stage")
+    assert "already exists" in oci.create("c", oci.bundle()).err and oci("state", "c").code == 1
+    assert oci("delete", "--force", "c").code == 0
+    assert oci.create("c", oci.bundle()).code == 0
+
+
+def test_states_are_not_kept_in_somebody_elses_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "pycontainers-oci-0"
+    for _ in range(2):  # made, and found again
+        assert store._private(str(folder)) == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    os.chown(folder, 1000, 1000)
+    with pytest.raises(UsageError, match="not this user's alone"):
+        store._private(str(folder))
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="not this user's alone"):
+        store._private(str(link))
+
+
+def test_an_exec_has_a_session_keyring_of_its_own(oci: Any) -> None:
+    """Else it would have its caller's, which goes on by fork and execve (session-keyring(7))."""
+    for options, count in ([], "1"), (["--no-new-keyring"], "0"):
+        name = oci.running("sleep 1000", lambda spec: spec["linux"].pop("maskedPaths", None), *options)
+        assert oci("exec", name, "sh", "-c", f"grep -c '_ses.{name}:' /proc/keys").out == f"{count}\n", options
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a b", "~seccomp"])
