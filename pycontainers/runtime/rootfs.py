@@ -223,7 +223,18 @@ def _root(spec: dict[str, Any], rootfs: dict[str, Any], stage: str, userns: int 
 
 def _mapped(path: str, place: str, userns: int | None) -> int:
     """A copy of the mount at ``path``, ID-mapped, at ``place``. Not recursive: what is mounted below stays outside."""
-    tree = mounts.open_tree(path)
+    try:
+        tree = mounts.open_tree(path)
+    except OSError as error:
+        if error.errno != errno.EINVAL or idmap.initial():
+            raise
+        # What is mounted below is locked to it in a user namespace (mount_namespaces(7)), and overlayfs takes no folder with such mounts.
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            below = [line.split()[4] for line in file if line.split()[4].startswith(path.rstrip("/") + "/")]
+        raise IsolationError(
+            f"{path} cannot be part of a container: this machine has {below[0] if below else 'something'} mounted below it",
+            "an ordinary user cannot leave that out: unmount it, use an image of its own, or start Jupyter as root",
+        ) from None
     if userns is not None:
         mounts.set_attributes(tree, userns=userns)
     os.mkdir(place)
