@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyroute2
 import pytest
 
 import pycontainers
@@ -208,9 +207,8 @@ def installation() -> Iterator[str]:
         where = subprocess.run(
             [f"{base}/venv/bin/python", "-c", "import site; print(site.getsitepackages()[0])"], check=True, capture_output=True, text=True
         ).stdout.strip()
-        for package in (pycontainers, pyroute2):
-            source = os.path.dirname(str(package.__file__))
-            shutil.copytree(source, f"{where}/{os.path.basename(source)}", ignore=shutil.ignore_patterns("__pycache__"))
+        source = os.path.dirname(str(pycontainers.__file__))
+        shutil.copytree(source, f"{where}/pycontainers", ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run(["chmod", "-R", "a+rX", base], check=True)
         yield base
     finally:
