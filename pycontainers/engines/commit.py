@@ -47,13 +47,13 @@ def commit(paths: Paths, store: Store, container_id: str, request: CommitRequest
     try:
         yield from _fill(paths, store, folder, record, tree, request.pause)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        entry = {"created": now, "created_by": " ".join(record["command"]), "author": request.author, "comment": request.message}
-        entry = {key: value for key, value in entry.items() if value}
+        said = {"created": now, "created_by": " ".join(record["command"]), "author": request.author, "comment": request.message}
+        entry: dict[str, Any] = {key: value for key, value in said.items() if value}
         stage.config["history"] = [*(image.config.get("history") or []), entry]
         if os.listdir(tree):
             stage.layers.append(store.commit(tree, stage.chain_id))
         else:
-            entry["empty_layer"] = True  # type: ignore[assignment]
+            entry["empty_layer"] = True
             store.discard(tree)
     except BaseException:
         store.discard(tree)

@@ -1,8 +1,8 @@
 """Work of an ordinary user that needs the ids of his images: done by this same engine in a process that has joined his namespaces.
 
 Layers hold files of all ids; he may read, give and remove them only where he is root over them. So a build, a commit, and removing
-images run in a *worker*: a fresh interpreter (a process with threads cannot join a user namespace, setns(2)) that joins, calls the
-method of the same name there, and sends events and result back. The rooms below do not know.
+images run in a *worker* (:mod:`.worker`): a fresh interpreter (a process with threads cannot join a user namespace, setns(2)) that joins,
+calls the method of the same name there, and sends events and result back. The rooms below do not know.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 
 from ..errors import HelperError
 from ..events import Event
-from ..linux import helper, holder, sockets
+from ..linux import helper, sockets
 from ..paths import Paths
 from ..runtime import client
 
-_START = "import sys; sys.path.insert(0, sys.argv[1]); from pycontainers.engines.inside import main; main(sys.argv[2:])"
+_START = "import sys; sys.path.insert(0, sys.argv[1]); from pycontainers.engines.worker import main; main(sys.argv[2:])"
 _END_SECONDS = 20.0
 
 
@@ -52,7 +52,7 @@ def work(paths: Paths, method: str, *arguments: Any) -> Generator[Event, None, A
     log = helper.open_log(f"{paths.run}/worker.log")
     try:
         worker = subprocess.Popen(
-            [sys.executable, "-c", _START, package, str(paths.home), str(paths.run), str(writer)],
+            [sys.executable, "-I", "-c", _START, package, str(paths.home), str(paths.run), str(writer)],
             stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[writer], start_new_session=True,
         )  # fmt: skip
     finally:
@@ -89,43 +89,3 @@ def _wait(worker: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         worker.kill()
         worker.wait()
-
-
-def main(words: list[str]) -> None:
-    """The worker."""
-    home, run, writer = words
-    os.set_inheritable(int(writer), False)
-    asked = pickle.load(sys.stdin.buffer)
-    life = holder.join(run)
-    sys.path[:] = asked["sys.path"]  # the image host is made of what this says
-    from pathlib import Path
-
-    from .native import NativeEngine
-
-    with os.fdopen(int(writer), "wb") as results:
-
-        def tell(kind: str, what: Any) -> None:
-            pickle.dump((kind, what), results)
-            results.flush()
-
-        try:
-            found = getattr(NativeEngine(Paths(Path(home), Path(run))), asked["method"])(*asked["arguments"])
-            if isinstance(found, Generator):
-                found = _events(found, tell)
-            tell("result", found)
-        except BrokenPipeError:
-            pass  # nobody waits for it any more
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                tell("error", sockets.error_message(error))
-    os.close(life)
-
-
-def _events(steps: Generator[Any, None, Any], tell: Any) -> Any:
-    with contextlib.closing(steps):
-        while True:
-            try:
-                event = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            tell("event", event)

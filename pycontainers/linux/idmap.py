@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Iterable
 
-from .namespaces import CLONE_NEWUSER, clone, setns
+from .namespaces import CLONE_NEWUSER, clone
 
 Mapping = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in /proc/PID/uid_map (user_namespaces(7))."""
@@ -48,32 +48,6 @@ def namespace_with(uids: list[Mapping], gids: list[Mapping]) -> int:
         os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):  # a caller that ignores SIGCHLD has it reaped by the kernel
             os.waitpid(pid, 0)
-
-
-def maps_of(userns: int) -> tuple[list[Mapping], list[Mapping]]:
-    """(uid map, gid map) of a user namespace by its descriptor, as seen from ours, which must be its parent.
-
-    Read by a child that has joined it: to a reader inside the kernel shows the ids of the parent (user_namespaces(7)).
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            setns(userns, CLONE_NEWUSER)
-            for name in ("uid_map", "gid_map"):
-                with open(f"/proc/self/{name}", "rb") as file:
-                    os.write(writer, file.read() + b"\n")
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as file:
-        parts = file.read().decode().split("\n\n")
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
-    if len(parts) < 2:
-        raise OSError(1, "setns: the user namespace cannot be joined")
-    uids, gids = ([(int(a), int(b), int(c)) for a, b, c in (line.split() for line in part.split("\n") if line)] for part in parts[:2])
-    return uids, gids
 
 
 def outside(maps: list[Mapping], inside: int) -> int:

@@ -19,9 +19,6 @@ from ..paths import Paths
 
 FILE = "wayout.json"
 INSTALL = "as root: apt-get install passt, or slirp4netns"
-DNS_SERVER = "10.0.2.3"
-"""Where slirp4netns answers names with this machine's own resolver, also one that listens on its loopback."""
-
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _READY_SECONDS = 10.0
 

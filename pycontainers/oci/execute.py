@@ -79,7 +79,7 @@ class _Work:
     """One exec: joined from outside, forked inside. This process stays outside of the pid namespace, as the parent."""
 
     def __init__(self, container: Container, spec: dict[str, Any], wanted: dict[str, Any], options: dict[str, Any]) -> None:
-        self._linux, self._wanted, self._options = spec["linux"], wanted, options
+        self._wanted, self._options = wanted, options
         self._what = Confinement(wanted, compiled(container, spec))
         pidfd = process.open_pidfd(container.state["init"])
         if pidfd is None:

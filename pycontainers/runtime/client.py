@@ -280,10 +280,3 @@ def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """How a command is shown to people."""
-    import shlex
-
-    return shlex.join(arguments)

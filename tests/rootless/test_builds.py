@@ -97,7 +97,7 @@ def test_an_interrupted_build_leaves_nothing(mapped: Somebody) -> None:
     for line in build.stdout:
         if line.rstrip().endswith("begun"):
             break
-    worker = next(pid for pid, line in mapped.processes().items() if "engines.inside" in line)
+    worker = next(pid for pid, line in mapped.processes().items() if "engines.worker" in line)
     client = next(pid for pid, line in mapped.processes().items() if "commands.program build" in line)
     os.kill(client, signal.SIGINT)
     build.wait(30)
