@@ -77,7 +77,7 @@ LOOKS = {
     "limits": "grep -E 'files|processes|locked' /proc/self/limits",
     "place": "pwd; hostname; env | grep -v SHLVL | sort; readlink /proc/self/exe",
     "descriptors": "ls /proc/self/fd",
-    "hidden": "cat /proc/keys; ls /sys/firmware; ls -ld /proc/kcore; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax",
+    "hidden": "cat /proc/keys; ls /sys/firmware; stat -c '%F %t:%T' /proc/kcore; cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax",
     "refused": "mkdir /tmp/x; touch /x; rm -rf /tmp/x /x; echo 1 >/proc/sys/kernel/msgmax; cat /proc/self/oom_score_adj",
     "devices": "cd /dev; for f in *; do stat -c '%n %F %t:%T' $f; done; cat </dev/null; head -c3 /dev/zero | wc -c; ls /dev/pts",
     "mounts": "cat /proc/self/mountinfo",
@@ -134,6 +134,8 @@ def test_the_program_sees_the_same(oci: Runtime, other: Runtime, change: Any) ->
             differing = {key: (left.get(key), right.get(key)) for key in left.keys() | right.keys() if left.get(key) != right.get(key)}
             differing = {key: pair for key, pair in differing.items() if not _explained(key, pair)}
             assert not differing, differing
+        elif name == "limits" and change is not limits:
+            continue  # what is not asked for is the caller's own, which a program in Go raises for itself
         elif name == "devices":
             assert _nodes(one) == _nodes(two)
         else:
