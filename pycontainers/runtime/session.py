@@ -168,7 +168,9 @@ class Executed(Session):
         return self._read(fd) if fd in self._readers else []  # read to its end already, at the exit
 
     def _rest(self, fd: int) -> Iterator[tuple[str, bytes]]:
-        while fd in self._readers and select.select([fd], [], [], 0)[0]:
+        poll = select.poll()  # select(2) knows no descriptor above 1023, and a notebook may have those
+        poll.register(fd, select.POLLIN)
+        while fd in self._readers and poll.poll(0):
             yield from self._read(fd)
 
     def _read(self, fd: int) -> list[tuple[str, bytes]]:
