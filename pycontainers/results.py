@@ -10,7 +10,7 @@ from typing import Any
 from .metrics.series import format_bytes
 from .protocol import Change, Check, ExitStatus, ImageHistory, LogLine
 from .text import ago, clean, one_line, table
-from .wording import event_text, exit_text, failed, line_text, timestamp
+from .wording import event_attributes, event_text, exit_text, failed, line_text, timestamp
 
 _CAPTURE_LIMIT = 64 << 20
 
@@ -110,9 +110,8 @@ class Events(list[dict[str, Any]]):
 
 def _event_row(event: dict[str, Any]) -> tuple[str, ...]:
     actor = event.get("Actor") or {}
-    given = dict(actor.get("Attributes") or {})
-    name = one_line(given.pop("name", ""))
-    more = one_line(", ".join(f"{key}={value}" for key, value in sorted(given.items())))
+    name = one_line(str((actor.get("Attributes") or {}).get("name", "")))
+    more = one_line(event_attributes(actor, without=("name",)))
     kind, action = one_line(str(event.get("Type"))), one_line(str(event.get("Action")))
     return timestamp(event.get("timeNano", 0) / 1e9), kind, action, name, str(actor.get("ID", ""))[:12], more
 

@@ -25,10 +25,16 @@ def timestamp(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def event_attributes(actor: dict[str, Any], without: tuple[str, ...] = ()) -> str:
+    """``key=value, …``, but for our own labels, which say nothing about what happened (the JSON form has them)."""
+    shown = sorted((key, value) for key, value in (actor.get("Attributes") or {}).items() if key not in without)
+    return ", ".join(f"{key}={value}" for key, value in shown if not key.startswith("io.pycontainers."))
+
+
 def event_text(event: dict[str, Any]) -> str:
     """One event as ``docker events`` prints it: time, type, action, id, (attributes)."""
     actor = event.get("Actor") or {}
-    attributes = ", ".join(f"{key}={value}" for key, value in sorted((actor.get("Attributes") or {}).items()))
+    attributes = event_attributes(actor)
     when = timestamp(event.get("timeNano", 0) / 1e9)
     return one_line(f"{when} {event.get('Type')} {event.get('Action')} {actor.get('ID')} ({attributes})")
 

@@ -227,7 +227,7 @@ class NativeEngine:
         info = self.find(container)
         if info.status not in (state.RUNNING, state.PAUSED):
             raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
-        return processes.top(self.oci(container)["linux"]["cgroupsPath"], options)
+        return processes.top(self.oci(container)["linux"]["cgroupsPath"], info.pid, options)
 
     def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Iterator[dict[str, Any]]:
         self._begin()

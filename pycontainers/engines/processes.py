@@ -13,12 +13,14 @@ from ..errors import UsageError
 from ..linux import cgroups
 
 
-def top(cgroup: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
-    """(titles, rows) of the processes in a cgroup. ``options``: those of ps(1), ``-ef`` where none are given, as with Docker.
+def top(cgroup: str, init: int, options: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """(titles, rows) of the processes in a cgroup; where there is none, of those in the pid namespace of ``init``.
+
+    ``options``: those of ps(1), ``-ef`` where none are given, as with Docker.
 
     :raises UsageError: ps refuses the options, or prints no PID column.
     """
-    pids = set(cgroups.open(cgroup).pids())
+    pids = set(cgroups.open(cgroup).pids()) or _beside(init)
     if shutil.which("ps") is None:
         if options:
             raise UsageError("top with options needs ps on this machine", "apt-get install procps, or leave the options out")
@@ -36,6 +38,21 @@ def top(cgroup: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[
     place = titles.index("PID")
     rows = [line.split(None, len(titles) - 1) for line in lines[1:]]
     return titles, [row for row in rows if len(row) > place and row[place].isdigit() and int(row[place]) in pids]
+
+
+def _beside(init: int) -> set[int]:
+    """All processes of its pid namespace that we may look at (ptrace(2)); only itself where that is this machine's."""
+
+    def namespace(pid: str) -> str:
+        try:
+            return os.readlink(f"/proc/{pid}/ns/pid")
+        except OSError:
+            return ""
+
+    own = namespace(str(init))
+    if not own or own == namespace("self"):
+        return {init}
+    return {int(name) for name in os.listdir("/proc") if name.isdigit() and namespace(name) == own} | {init}
 
 
 def _from_proc(pids: set[int]) -> tuple[list[str], list[list[str]]]:

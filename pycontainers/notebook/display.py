@@ -17,7 +17,7 @@ from .surroundings import port_link
 
 _STATUS = {
     "running": ("▶", html.GOOD),
-    "paused": ("⏸", html.WARN),
+    "paused": ("‖", html.WARN),
     "restarting": ("↻", html.WARN),
     "starting": ("…", html.MUTED),
     "created": ("○", html.MUTED),
@@ -74,7 +74,7 @@ def container(item: objects.Container) -> str:
         ("Image", html.text(info.image)),
         ("Status", status(info)),
         ("Ports", ports(info.ports)),
-        ("Address", html.mono(info.address)),
+        ("Address", html.mono(info.address) if info.address else ""),
         ("Notes", "<br>".join(html.colored(f"△ {note}", html.WARN) for note in info.notes)),
     ]
     return html.table(("", ""), [[html.muted(name), value] for name, value in facts if value])

@@ -119,8 +119,7 @@ def _scale(panel: Panel) -> dict[str, Any]:
     if panel.unit == "percent":
         return {"ticksuffix": " %"}
     if panel.unit == "count":
-        top = max((value for series in panel.series for value in series.values), default=0)
-        return {"tickformat": ",d", "dtick": max(1, -(-int(top) // 4))}  # whole processes: plotly would draw 0.5 and write 1 twice
+        return {"tickformat": ",d", "dtick": max(1, -(-int(_top(panel)) // 4))}  # whole processes: plotly would draw 0.5 and write 1 twice
     # plotly knows powers of ten only; memory is given and limited in powers of two.
     top = _top(panel) or 1024.0
     step = 2.0 ** max(0, math.ceil(math.log2(top / 4)))

@@ -14,7 +14,7 @@ from pycontainers.notebook import plots, svg
 from pycontainers.notebook.progress import BuildView
 from pycontainers.objects import Container
 from pycontainers.protocol import ExitStatus, LogLine
-from pycontainers.usage import Stats, StatsTable
+from pycontainers.usage import Panel, Series, Stats, StatsTable
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="x">"\'&\x1b]52;c;ZXZpbA==\x07\u202e'
 
@@ -112,6 +112,13 @@ def test_a_figure_is_valid_and_holds_the_series(hostile: Any) -> None:
     limits = [shape for shape in figure.layout.shapes if shape.y0 == 50.0]
     assert len(limits) == 1 and limits[0].yref == "y"
     assert any("OOM-killed" in note.text for note in figure.layout.annotations)
+
+
+def test_the_axis_of_processes_has_few_marks(hostile: Any) -> None:
+    """Also where the limit is far above what is there: the axis reaches up to it."""
+    processes = Panel("Processes", "count", (Series("processes", (0.0, 1.0), (1.0, 6.0)),), 64.0)
+    scale = plots._scale(processes)
+    assert 64 / scale["dtick"] <= 5 and scale["dtick"] == int(scale["dtick"])
 
 
 def test_plotly_texts_do_not_speak_html(hostile: Any) -> None:

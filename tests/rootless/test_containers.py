@@ -37,6 +37,14 @@ def test_namespaces_are_the_containers_own(somebody: Somebody) -> None:
             assert theirs != os.readlink(f"/proc/{holder}/ns/{kind}")
 
 
+def test_top_lists_its_processes_also_without_a_cgroup(somebody: Somebody) -> None:
+    """Nothing is delegated to him here, so that no cgroup.procs names them."""
+    name = somebody("run", "-d", *NONE, "host", "sh", "-c", "sleep 1234 & wait").strip()
+    wait_for(lambda: somebody("top", name, "-o", "pid,args").count("sleep 1234") == 2)
+    lines = [line.split() for line in somebody("top", name, "-o", "pid,comm").splitlines()]
+    assert len(lines) == 3 and [str(somebody.inspect(name)["pid"]), "sh"] in lines
+
+
 def test_files_are_written_and_kept(somebody: Somebody) -> None:
     name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
     somebody("exec", name, "sh", "-c", "echo kept > /usr/bin/mine && mkdir -p /srv/a/b && rm -r /usr/share/doc && echo x > /root/y")
