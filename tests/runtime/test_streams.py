@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -89,6 +90,23 @@ def test_a_program_that_writes_more_than_it_reads_is_fed_by_one_thread(engine: A
         engine.exec(info.id, ExecConfig(("od", "-v", "-x")), drive=drive)
     os.close(stdin)
     assert len(found.splitlines()) == (1 << 16) + 1
+
+
+def test_a_notebook_with_a_thousand_open_files(engine: Any) -> None:
+    """select(2) ends at descriptor 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    found = bytearray()
+    try:
+        info = engine.start(create(engine, "sleep", "100"))
+        engine.exec(info.id, ExecConfig(("sh", "-c", "sleep 9 & echo heard")), None, lambda stream, data: found.extend(data))
+        engine.run(ContainerConfig("host", ("echo", "too"), network="none"), None, lambda stream, data: found.extend(data))
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == b"heard\ntoo\n"
 
 
 def test_much_input_and_output_pass_unchanged_and_nobody_is_starved(engine: Any) -> None:
