@@ -47,7 +47,8 @@ class Device:
             raise IsolationError(f"linux.devices: {self.path} is of type {asked['type']!r}", f"one of {', '.join(_DEVICE_TYPES)}")
         self.format = _DEVICE_TYPES[asked["type"]]
         self.number = os.makedev(asked.get("major", 0), asked.get("minor", 0)) if asked["type"] != "p" else 0
-        self.mode, self.uid, self.gid = asked.get("fileMode") or 0o666, asked.get("uid") or 0, asked.get("gid") or 0
+        self.mode = 0o666 if asked.get("fileMode") is None else asked["fileMode"]
+        self.uid, self.gid = asked.get("uid") or 0, asked.get("gid") or 0
         self.fd = -1
 
     def make(self, folder: int, name: str) -> bool:

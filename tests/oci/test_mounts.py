@@ -202,15 +202,17 @@ def test_devices(oci: Any) -> None:
         {"path": "/dev/fast", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8},
         {"path": "/dev/deep/block", "type": "b", "major": 7, "minor": 0},
         {"path": "/dev/queue", "type": "p", "fileMode": 0o600},
+        {"path": "/dev/closed", "type": "c", "major": 1, "minor": 5, "fileMode": 0},
     ]
     ran = oci.run(
-        "stat -c '%F %a %u %g %t %T' /dev/fast /dev/deep/block /dev/queue; cat </dev/null",
+        "stat -c '%F %a %u %g %t %T' /dev/fast /dev/deep/block /dev/queue /dev/closed; cat </dev/null",
         lambda spec: spec["linux"].update(devices=devices),
     )
     assert ran.out.splitlines() == [
         "character special file 640 7 8 1 5",
         "block special file 666 0 0 7 0",
         "fifo 600 0 0 0 0",
+        "character special file 0 0 0 1 5",
     ], ran
     ran = oci.run("true", lambda spec: spec["linux"].update(devices=[{"path": "/dev/x", "type": "q"}]))
     assert ran.code == 1 and "/dev/x is of type 'q'" in ran.err
