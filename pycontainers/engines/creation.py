@@ -121,7 +121,9 @@ def before_start(paths: Paths, container_id: str) -> None:
         from ..network import client as network
         from ..network import wayout
 
-        wayout.ensure(paths)
+        if os.geteuid() != 0:
+            client.connect(paths).close()  # one that is replaced takes its namespaces along: the way out must be that of the new ones
+            wayout.ensure(paths)
         network.connect(paths).close()
     mark("client", "prepared")
 

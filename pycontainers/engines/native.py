@@ -354,6 +354,7 @@ class NativeEngine:
 
         self._begin()
         if inside.needed():
+            client.connect(self.paths).close()
             wayout.ensure(self.paths)
             built: ImageInfo = yield from inside.work(self.paths, "build", request)
             return built

@@ -158,3 +158,17 @@ def test_the_way_out_ends_with_the_last_container(people: Callable[..., Somebody
     assert any("pasta" in line or "passt" in line for line in somebody.processes().values())
     somebody.leave()
     wait_for(lambda: not somebody.processes())
+
+
+def test_a_replaced_launcher_brings_its_way_out(people: Callable[..., Somebody], world: int) -> None:
+    """An upgrade: the old launcher leaves when the next command asks, and with it, if nothing runs, the namespaces and their way out."""
+    if not (shutil.which("pasta") and _has_tun()):
+        pytest.skip("pasta (package passt) or /dev/net/tun is missing")
+    somebody = people()
+    somebody("run", "--rm", "host", "true")
+    before = somebody.holder["holder"]
+    newest = f"{somebody.base}/venv/lib"
+    script = f"touch $(find {newest} -path '*pycontainers/linux/*.py' | head -1)"  # its greeting carries the time of its newest file
+    subprocess.run(["sh", "-c", script], check=True)
+    assert somebody("run", "--rm", "host", "python3", "-c", CLIENT, WORLD, str(world)) == "from 198.51.100.1\n"
+    assert somebody.holder["holder"] != before
