@@ -109,6 +109,19 @@ def run(engine: NativeEngine) -> Runner:
     return Runner(engine)
 
 
+@pytest.fixture(scope="session")
+def busybox(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a busybox that needs nothing else: in a root with nothing but it, it runs."""
+    found = shutil.which("busybox")
+    if found is None:
+        pytest.skip("a static busybox is missing (Debian: apt-get install busybox-static)")
+    root = tmp_path_factory.mktemp("static")
+    shutil.copy(found, root / "busybox")
+    if subprocess.run(["chroot", root, "/busybox", "true"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{found} is not static (Debian: apt-get install busybox-static)")
+    return found
+
+
 @pytest.fixture
 def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
     """A picture of everything that a container could leave on this machine: compare before and after."""

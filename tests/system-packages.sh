@@ -2,7 +2,8 @@
 # What the tests run as real peers: installed on Debian and Ubuntu as root; what is missing after that is named, and no failure.
 set -eu
 wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git busybox:busybox-static
-newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io"
+newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io runsvdir:runit systemctl:systemd cc:gcc cc:libc6-dev
+qemu-aarch64-static:qemu-user-static"
 # Playwright brings a node of its own, which needs this library.
 libraries="libatomic.so.1:libatomic1"
 missing() {

@@ -40,17 +40,12 @@ def program(place: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def rootfs(place: Path) -> Path:
+def rootfs(place: Path, busybox: str) -> Path:
     """busybox and little else."""
-    busybox = shutil.which("busybox") or "/bin/busybox"
-    if os.geteuid() or not os.path.exists(busybox):
-        pytest.skip("a static busybox is missing (Debian: apt-get install busybox-static)")
     root = place / "rootfs"
     for folder in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "var"):
         (root / folder).mkdir(parents=True)
     shutil.copy(busybox, root / "bin/busybox")
-    if subprocess.run(["chroot", str(root), "/bin/busybox", "true"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{busybox} is not static (Debian: apt-get install busybox-static)")
     for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
         if applet != "busybox":
             (root / "bin" / applet).symlink_to("busybox")
