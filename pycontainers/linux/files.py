@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
+from . import syscalls
 
-def replace(path: str, data: bytes, mode: int = 0o600, folder: int | None = None) -> None:
+
+def replace(path: str, data: bytes, mode: int = 0o600, folder: int | None = None, fleeting: bool = False) -> None:
     """Put ``data`` in the place of ``path`` by rename(2): readers see the old or the new file, never a part of one.
 
     Not fsynced: this holds against a death at any moment, not against a power cut.
 
     :param folder: a descriptor of the folder that ``path`` is relative to.
+    :param fleeting: worth nothing after a power cut: the two change places, and the old one is deleted. For a rename onto a file ext4 starts
+        to write the new one out, and has blocks to free when it is deleted soon after (auto_da_alloc, ext4(5)).
     :raises OSError: the old file is as it was then, and nothing lies beside it.
     """
     where, _, name = path.rpartition("/")
@@ -24,6 +29,11 @@ def replace(path: str, data: bytes, mode: int = 0o600, folder: int | None = None
                 view = view[os.write(fd, view) :]
         finally:
             os.close(fd)
+        if fleeting and folder is None and os.path.exists(path):
+            with contextlib.suppress(OSError):  # a file system that cannot, or removed meanwhile
+                syscalls.exchange(temporary, path)
+                os.unlink(temporary)
+                return
         os.rename(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         os.unlink(temporary, dir_fd=folder)

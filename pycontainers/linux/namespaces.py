@@ -69,16 +69,18 @@ def clone(flags: int, cgroup_fd: int | None = None) -> int:
     return syscall("clone", flags | signal.SIGCHLD, 0, 0, 0, 0, keep_gil=True)
 
 
-def clone_through(enter: Callable[[], None], flags: int, cgroup_fd: int | None = None) -> int:
+def clone_through(enter: Callable[[], None], flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     """Like :func:`clone`, from a process in between that calls ``enter`` first, to join or make namespaces; it ends at once.
 
     The new process is the caller's own child (CLONE_PARENT): a namespace for children (pid, time) and a joined user namespace bind
     whoever makes a process in them, and must not bind the caller.
 
+    :param flags: with ``CLONE_PARENT`` both are children of the caller's parent, which has to wait for the one in between.
+    :returns: pids of the new process and of the one in between, which is 0 when it has been waited for.
     :raises OSError: of ``enter`` or of the clone.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    between = os.fork()
+    between = clone(CLONE_PARENT) if flags & CLONE_PARENT else os.fork()
     if between == 0:
         answer = ""
         try:
@@ -87,7 +89,7 @@ def clone_through(enter: Callable[[], None], flags: int, cgroup_fd: int | None =
             pid = clone(flags | CLONE_PARENT, cgroup_fd)
             if pid == 0:
                 os.close(writer)
-                return 0
+                return 0, 0
             answer = str(pid)
         except OSError as error:
             answer = f"{error.errno or errno.EIO} {error.strerror}"
@@ -98,13 +100,15 @@ def clone_through(enter: Callable[[], None], flags: int, cgroup_fd: int | None =
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
         first, _, rest = file.read().decode().partition(" ")
-    try:
-        os.waitpid(between, 0)
-    except ChildProcessError:
-        pass  # a caller that ignores SIGCHLD has it reaped by the kernel
+    if not flags & CLONE_PARENT:
+        try:
+            os.waitpid(between, 0)
+        except ChildProcessError:
+            pass  # a caller that ignores SIGCHLD has it reaped by the kernel
+        between = 0
     if rest or not first:
         raise OSError(int(first or errno.ECHILD), rest or "the process in between was killed")
-    return int(first)
+    return int(first), between
 
 
 def join(found: list[tuple[str, int]]) -> None:

@@ -66,6 +66,9 @@ class Filters:
         self._folder = folder
         self._known: dict[bytes, Filter] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def of(self, profile: dict[str, Any] | None) -> Filter | None:
         """The filter of a ``linux.seccomp`` object; None where there is none. :raises ValueError: a profile that makes no sense."""
         if not profile:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
         folder: str
         loop: Loop
         paused: bool
-        program: seccomp.Filter | None
+
+        @property
+        def program(self) -> seccomp.Filter | None: ...
 
         def journal(self, action: str, **attributes: object) -> None: ...
 

@@ -3,6 +3,8 @@
 Started once by socket activation with ``python -I -S`` (no site-packages, no user environment), it loads everything that
 supervisors and first processes need, freezes the garbage collector so that forks share its pages, and waits. It can be killed at
 any time: containers do not depend on it, the next command starts another.
+
+Supervisors are made ahead of need (:mod:`.spares`).
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ import signal
 import socket
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import ContainersError, UsageError
 from ..linux import capabilities, cgroups, helper, idmap, process, seccomp, sockets, syscalls
 from ..version import stamp
 from . import exec as exec_worker
 from . import isolation, rootless, state
 from .marks import mark
+from .spares import Spares
 from .supervisor import Supervisor
 
 NAME = "launcher"
 IDLE_SECONDS = 600.0
+_LESSONS = 8  # starts after which we know what is usual here
+_QUIET = 0.004  # seconds after which a start is on its way and nobody waits for us
 VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
@@ -37,6 +42,8 @@ class Launcher(helper.Server):
         self.home, self.run_dir = home, run
         self._maps: dict[str, int] = {}
         self._filters = seccomp.Filters(f"{home}/cache/seccomp")
+        self._spares = Spares(self._supervise, self.close_inherited)
+        self._learned = 0
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
         operation = message.get("op")
@@ -58,29 +65,43 @@ class Launcher(helper.Server):
     def _start(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         container = _checked(message["container"])
         mark("launcher", "request")
-        spec = state.read(f"{self.home}/containers/{container}", "config.json")
-        linux = (spec or {}).get("linux", {})
-        idmap_fd = self._map(linux)
-        mark("launcher", "map")
-        program = self._program(linux.get("seccomp"))
-        mark("launcher", "program")
-        if os.fork():
-            return
-        kept = self._child(conn)
+        self._spares.order(message, [conn.fileno(), *fds])
+        mark("launcher", "passed on")
+        self.later(_QUIET, lambda: self._prepare_next(container))
+
+    def _prepare_next(self, container: str) -> None:
+        """For the next start: a supervisor, with what the first ones needed of what we keep."""
         try:
-            Supervisor(
-                self.home,
-                self.run_dir,
-                container,
-                kept,
-                request=message,
-                stdin=fds[0] if fds else -1,
-                spec=spec or {},
-                idmap=idmap_fd,
-                program=program,
-            ).main()
-        finally:
-            os._exit(0)
+            if self._learned < _LESSONS:
+                self._learned += 1
+                known = len(self._maps) + len(self._filters)
+                linux = (state.read(f"{self.home}/containers/{container}", "config.json") or {}).get("linux")
+                if linux:
+                    self._ingredients(linux)
+                if known != len(self._maps) + len(self._filters):
+                    self._spares.renew()
+            self._spares.prepare()
+        except (OSError, ContainersError):
+            pass  # whoever needs it is told
+
+    def _supervise(self, orders: socket.socket) -> None:
+        try:
+            Supervisor(self.home, self.run_dir, orders, self._ingredients, self._forget).main()
+        except BaseException as error:
+            helper.log(f"supervisor: {type(error).__name__}: {error}")  # it has failed in cleaning up: the client is told that it ended
+
+    def close_inherited(self) -> None:
+        super().close_inherited()
+        self._spares.close_inherited()
+
+    def _ingredients(self, linux: dict[str, Any]) -> tuple[int | None, seccomp.Filter | None]:
+        """What a start takes from what the launcher keeps, or makes it."""
+        return self._map(linux), self._program(linux.get("seccomp"))
+
+    def _forget(self) -> None:
+        """In a supervisor: what only a start needs is not held as long as a container lives."""
+        sockets.close_all(list(self._maps.values()))
+        self._maps.clear()
 
     def _exec(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         folder = f"{self.home}/containers/{_checked(message['container'])}"
@@ -163,6 +184,7 @@ def _look_around() -> None:
     cgroups.layout()
     capabilities.last()
     process.boot_id()
+    state.machine()
 
 
 def main(home: str, run: str) -> None:

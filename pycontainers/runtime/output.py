@@ -41,13 +41,12 @@ class Output:
         self._path = log
         self._log: logs.Writer | None = None
 
-    def pipes(self, owner: int) -> tuple[int, int]:
-        """Make both pipes; returns the ends for the container, owned by its root."""
+    def pipes(self) -> tuple[int, int]:
+        """Make both pipes; returns the ends for the container."""
         ends = []
         for stream in ("stdout", "stderr"):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             os.set_blocking(reader, False)
-            os.fchown(writer, owner, owner)  # or a process inside could not open /dev/stdout again
             self.streams[reader] = stream
             ends.append(writer)
         return ends[0], ends[1]

@@ -92,12 +92,13 @@ class Outside:
 
 def early_binds(spec: dict[str, Any]) -> dict[int, int]:
     """Binds that are to share what is mounted later with the host: taken before :func:`private_mounts`, after which they only receive."""
-    found = {}
-    for index, mount in enumerate(spec.get("mounts") or []):
-        options = Options(mount.get("options") or [])
-        if options.propagation == mounts.MS_SHARED and _is_bind(mount):
-            found[index] = _open_source(mount, options)
-    return found
+    return {index: _open_source(mount, Options(mount.get("options") or [])) for index, mount in shared_binds(spec)}
+
+
+def shared_binds(spec: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """Index and mount of each bind that is to share what is mounted later with the host."""
+    found = [(index, mount) for index, mount in enumerate(spec.get("mounts") or []) if "shared" in "".join(mount.get("options") or [])]
+    return [(i, m) for i, m in found if Options(m["options"]).propagation == mounts.MS_SHARED and _is_bind(m)]
 
 
 def private_mounts(stage: str) -> None:
@@ -120,7 +121,8 @@ def prepare(
 ) -> Outside:
     """Make every detached mount that the container needs. Called after :func:`private_mounts`.
 
-    :param roots: ``container.json``'s description (docs/architecture.md, Contracts), or ``{"path": folder}``.
+    :param roots: ``container.json``'s description (docs/architecture.md, Contracts), or ``{"path": folder}``. ``volatile``: what is written
+        there need not outlast a power cut; without it the kernel writes out the *whole* file system below when an overlay is unmounted.
     :param userns: user namespace whose ID map the mounts get, None for mounts that show owners as they are on disk.
     :param early: :func:`early_binds`. :param cgroups: name -> the container's own cgroup folder, for :attr:`Outside.cgroups`.
     :raises IsolationError: naming the mount and what the kernel said.
@@ -259,6 +261,8 @@ def _overlay_options(rootfs: dict[str, Any], index: int, folder: str, home: str,
     upper = f"s{rootfs['upper'].removeprefix(home)}/{index}"
     work = f"s{rootfs['work'].removeprefix(home)}/{index}"
     options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work},{overlay_attributes()}"
+    if rootfs.get("volatile"):
+        options += ",volatile"
     if len(options) > _OPTION_LIMIT:
         raise IsolationError(
             f"an image of {len(rootfs['layers'])} layers needs {len(options)} bytes of overlay options, the kernel takes {_OPTION_LIMIT}",

@@ -29,6 +29,8 @@ class Starting:
     :param spec: the OCI runtime spec; ``roots``: what its root file system stands on (docs/architecture.md, Contracts).
     :param stage: an empty folder of ours to build mounts on. :param idmap: a user namespace whose map the mounts get.
     :param wait: for a first process that waits for ``start`` (:mod:`pycontainers.oci`), and what hooks are told.
+    :param for_parent: the first process becomes a child of the calling process's own parent, which reads its exit and waits for
+        ``between``, where that is not 0.
     :ivar pid, pidfd: the first process, once :meth:`begin` has returned. :ivar console: -1, or the terminal's master (:meth:`mounted`).
     """
 
@@ -41,11 +43,13 @@ class Starting:
         idmap: int | None,
         program: seccomp.Filter | None,
         wait: Waiting | None = None,
+        for_parent: bool = False,
     ) -> None:
         self.spec, self.roots, self.stage = spec, roots, stage
         self.idmap, self.program = idmap, program
         self.wait = wait or Waiting()
-        self.pid, self.pidfd = 0, -1
+        self.pid, self.between, self.pidfd = 0, 0, -1
+        self._parenthood = namespaces.CLONE_PARENT if for_parent else 0
         self.console = -1
         self._channel: socket.socket | None = None
         self._agent: socket.socket | None = None  # who gets the seccomp listener
@@ -53,16 +57,21 @@ class Starting:
         self._listener = -1
         self._outer = -1  # the mount namespace that hooks run in
 
-    def begin(self, stdio: tuple[int, int, int], group: Any) -> None:
-        """Mounts made outside, then the clone. ``stdio`` is closed here, in the child it is kept."""
+    def begin(self, stdio: tuple[int, int, int], group: Any, private: bool = False) -> None:
+        """Mounts made outside, then the clone. ``stdio`` is closed here, in the child it is kept.
+
+        :param private: the calling process has entered :func:`rootfs.private_mounts` already.
+        """
         if self.program is not None and self.program.listens and self.wait.listener < 0:
             self._agent = agent_of(self.spec)
         confinement = Confinement(self.spec["process"], self.program)
         _check(self.spec["linux"])
-        early = rootfs.early_binds(self.spec)
-        if self.spec.get("hooks"):
-            self._outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        rootfs.private_mounts(self.stage)
+        early = {}
+        if not private:
+            early = rootfs.early_binds(self.spec)
+            if self.spec.get("hooks"):
+                self._outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            rootfs.private_mounts(self.stage)
         shown = _cgroup_mounts(group)
         folders = {name: folder for name, _, folder in shown if folder}
         outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap, early, folders)
@@ -91,7 +100,7 @@ class Starting:
         found = linux["namespaces"]
         offsets = {clock: (o.get("secs", 0), o.get("nanosecs", 0)) for clock, o in (linux.get("timeOffsets") or {}).items()}
         new = [n["type"] for n in found if not n.get("path") and n["type"] != "cgroup" and not (offsets and n["type"] == "time")]
-        flags = namespaces.flags_of(new)
+        flags = namespaces.flags_of(new) | self._parenthood
         joined = [(n["type"], _open_namespace(n)) for n in found if n.get("path")]
         try:
             if not joined and not offsets:
@@ -102,7 +111,8 @@ class Starting:
                 if offsets:
                     namespaces.shift_clocks(offsets)
 
-            return namespaces.clone_through(enter, flags, cgroup)
+            pid, self.between = namespaces.clone_through(enter, flags, cgroup)
+            return pid
         except OSError as error:
             paths = ", ".join(f"{n['type']} {n['path']}" for n in found if n.get("path"))
             hint = f"linux.namespaces joins {paths}" if paths else "pycontainers doctor shows what this machine allows"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import os
 import time
@@ -52,7 +53,7 @@ def exit_record(
 
 def write(folder: str, name: str, data: dict[str, Any]) -> None:
     """Replace ``folder/name`` by ``data`` as JSON; readers see the old or the new file, never a half one."""
-    files.replace(f"{folder}/{name}", json.dumps(data, separators=(",", ":")).encode())
+    files.replace(f"{folder}/{name}", json.dumps(data, separators=(",", ":")).encode(), fleeting=name == "state.json")
 
 
 def add_made(folder: str, points: list[str]) -> None:
@@ -98,6 +99,7 @@ def lock_within(folder: str, seconds: float) -> int:
     return fd
 
 
+@functools.cache  # asked for each container that is written down, or looked at
 def machine() -> str:
     """What tells this machine from another that shares the folder (a home on NFS)."""
     try:

@@ -12,67 +12,48 @@ import fcntl
 import os
 import signal
 import socket
-import stat
 import struct
 import termios
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import errors
 from ..errors import ContainersError, StateError
-from ..linux import process, seccomp, signals, sockets, syscalls
+from ..linux import cgroups, idmap, process, seccomp, signals, sockets, syscalls
 from ..metrics import history
 from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
 from ..network import ports as forwarder
 from ..network import relay
-from . import changes, groups, joining, journal, owners, state
+from . import changes, journal, owners, starter, state
 from .control import Control
 from .health import Health
-from .init import Waiting
 from .loop import Loop
 from .marks import mark
 from .output import Input, Output
 from .restart import Restart
-from .starting import Starting
+
+if TYPE_CHECKING:
+    from .starter import Ingredients
 
 _SAMPLES = 3600  # records in the ring file
+_FIRST_SAMPLE = 0.02  # seconds after the start
 _GRACE = 10.0  # seconds from the stop signal to SIGKILL where nobody says another number (Docker's)
 
 
 class Supervisor:
     """Starts one container and stays with it.
 
-    :param conn: the client that asked. ``request``: its message; ``attach``: it wants the output, ``stdin``: it will send input,
-        ``size``: (rows, columns) of its terminal.
-    :param stdin: a descriptor that the container gets as its standard input, or -1.
+    :param orders: where the launcher says which container it is to be, perhaps long after: ``{"op": "start", "container", …}`` with the
+        connection of the client that asked and, where it gives one, a descriptor that the container gets as its standard input.
+    :param ingredients: what a start needs of what the launcher keeps; ``forget``: let go of that, in this process.
     """
 
-    def __init__(
-        self,
-        home: str,
-        run: str,
-        container_id: str,
-        conn: socket.socket,
-        *,
-        request: dict[str, Any],
-        stdin: int = -1,
-        spec: dict[str, Any],
-        idmap: int | None = None,
-        program: seccomp.Filter | None = None,
-    ) -> None:
-        self.home, self.run_dir, self.id = home, run, container_id
-        self.folder = f"{home}/containers/{container_id}"
-        self.spec = spec  # config.json, read by the launcher already
-        self.idmap, self.program = idmap, program
-        self.record: dict[str, Any] = {}
+    def __init__(self, home: str, run: str, orders: socket.socket, ingredients: Ingredients, forget: Callable[[], None]) -> None:
+        self.home, self.run_dir = home, run
+        self._orders, self._ingredients, self._forget = orders, ingredients, forget
         self.loop = Loop()
-        self.output = Output(f"{self.folder}/log", self.loop)
-        self.control = Control(self, self.output, f"{run}/containers/{container_id}.sock")
-        self.paused = False
-        self.tty = bool(spec.get("process", {}).get("terminal"))
-        self.stdin_once = bool(request.get("attach"))
         self.requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "pause": self._pause,
             "unpause": self._unpause,
@@ -82,14 +63,20 @@ class Supervisor:
             "rename": self._rename,
             "resize": self._resize,
         }
-        self._first = self.control.add(conn, attached=bool(request.get("attach")), stdin=bool(request.get("stdin")))
-        self._size = request.get("size")
-        self._stdin = stdin
+        self._me: dict[str, Any] = {}
+        """Who this process is, as its starter has found out: what is looked at there stays out of our memory."""
+        self.record: dict[str, Any] = {}
+        self.pid = 0
+        """The container's first process, 0 where there is none."""
+        self.paused = False
+        self._pidfd = -1
+        self._starter: tuple[int, socket.socket] | None = None
         self._input: Input | None = None
         self._console = -1
         self._lock = -1
-        self._group: Any = None
-        self._starting: Starting | None = None
+        self._cgroup = ""
+        """The path of its group, once it has been made."""
+        self._group: cgroups.Group | None = None
         self._restart = Restart(None)
         self._stopping = False
         self._ended = False
@@ -105,12 +92,30 @@ class Supervisor:
         self._net: int | None = None
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
+    def _accept(self, message: dict[str, Any], fds: list[int]) -> None:
+        """From here on it is the supervisor of one container."""
+        self.id = message["container"]
+        self.folder = f"{self.home}/containers/{self.id}"
+        self.output = Output(f"{self.folder}/log", self.loop)
+        self.control = Control(self, self.output, f"{self.run_dir}/containers/{self.id}.sock")
+        self.stdin_once = bool(message.get("attach"))
+        self._size = message.get("size")
+        self._stdin = fds[1] if len(fds) > 1 else -1
+        conn = socket.socket(fileno=fds[0])
+        self._first = self.control.add(conn, attached=bool(message.get("attach")), stdin=bool(message.get("stdin")))
+
     # -- the whole life
 
     def main(self) -> None:
         """Never raises."""
+        self._prepare_self()
+        message, fds = sockets.receive(self._orders)
+        if message is None:
+            return  # the launcher has ended: this one was not needed
+        self._orders.close()
         try:
-            self._prepare_self()
+            self._accept(message, fds)
+            self._take()
             self._start()
         except BaseException as error:
             self._undo(error)
@@ -129,19 +134,26 @@ class Supervisor:
         self._end(record)
 
     def _prepare_self(self) -> None:
+        """All that does not need to know which container it will be."""
         os.setsid()
         os.umask(0o022)  # cgroup folders are looked into from inside, by ids that are nobody here
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we end with the container; SIGKILL is handled by whoever comes next
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        self._starter = self._fork_starter()
+        self._forget()
+
+    def _take(self) -> None:
+        """Make the container ours."""
         lock = state.lock(self.folder)
         if lock is None:
             raise StateError(f"container {self.id[:12]} is running already", "stop it first, or use exec")
         self._lock = lock
         mark("supervisor", "locked")
         self.record = state.read(self.folder, "container.json") or {}
-        if not self.spec or not self.record:
-            raise StateError(f"container {self.id[:12]} has no readable config.json", "remove it and create it again")
+        if not self.record:
+            raise StateError(f"container {self.id[:12]} has no readable container.json", "remove it and create it again")
+        self.tty = bool(self.record.get("tty"))
         self._restart.set(self.record.get("restart"))
         for name in ("exit.json", "health.json"):
             try:
@@ -152,93 +164,117 @@ class Supervisor:
     # -- start
 
     def _start(self) -> None:
-        # First of all: from here on a sweep knows whose leftovers these are.
-        self._write_state(state.STARTING)
-        mark("supervisor", "starting")
         self._ended = self.paused = False
         self.output.open_log()
         if self.record.get("ports") and not self._bound:
             self._bound = forwarder.bind([forwarder.Published(**port) for port in self.record["ports"]])
         mark("supervisor", "ports")
-        self._make_group()
-        mark("supervisor", "cgroup")
-        if joining.resolve(self.spec, self.record.get("joins") or {}, f"{self.home}/containers"):
-            state.write(self.folder, "config.json", self.spec)
-        if self._size and self.tty:
-            self.spec["process"]["consoleSize"] = {"height": self._size[0], "width": self._size[1]}
-        if (self.spec["linux"].get("seccomp") or {}).get("listenerMetadata") == owners.MARK:
-            self._agent = self._fork_agent(self.spec["linux"]["seccomp"]["listenerPath"])
-        self._starting = starting = Starting(
-            self.spec,
-            self.record["rootfs"] | {"home": self.home},
-            stage=f"{self.run_dir}/stage",
-            idmap=self.idmap,
-            program=self.program,
-            wait=Waiting(about={"id": self.id, "bundle": self.folder}),
-        )
-        self._started = time.time()
-        starting.begin(self._stdio(), self._group)
-        mark("supervisor", "cloned")
-        starting.release()
-        mark("supervisor", "released")
-        if self.record["network"] == "bridge":
-            self._join_network()  # while the child mounts
-        mark("supervisor", "network")
+        if self._starter is None:
+            self._starter = self._fork_starter()
+        channel = self._starter[1]
+        if idmap.single() and ((spec := self._spec())["linux"].get("seccomp") or {}).get("listenerMetadata") == owners.MARK:
+            self._agent = self._fork_agent(spec["linux"]["seccomp"]["listenerPath"])
+        stdio = self._stdio()
+        self._networked = self.record["network"] == "bridge"
+        message = {
+            "container": self.id,
+            "me": {"address": self._address, "restarts": self._restart.count, "control": self.control.path},
+            "size": self._size,
+            "group": bool(self._cgroup),
+            "ports": [vars(port) for port, _ in self._bound],
+        }
+        sockets.send(channel, message, stdio)
+        sockets.close_all(stdio)
+        mark("supervisor", "asked")
         if self.control.listener is None:
             self.control.open()
-        made = starting.mounted()
-        state.add_made(self.folder, made["made"])  # a build, a commit and diff leave them out
-        mark("supervisor", "mounted")
-        starting.execute()
-        mark("supervisor", "executed")
-        self._take_console()
-        self._write_state(state.RUNNING)
+        answer, fds = sockets.receive(channel)
+        if answer is None:
+            raise ContainersError("the process that starts the container was killed", "start it again")
+        sockets.raise_error(answer)
+        self.pid, self._me = answer["pid"], answer["supervisor"]
+        self._pidfd = os.pidfd_open(self.pid)
+        self._address, self._started, self._cgroup = answer["address"], answer["started"], answer["cgroup"]
+        self._net = self._open_net()
+        if fds:
+            self._take_console(fds[0])
         mark("supervisor", "running")
         self._answer()
         mark("supervisor", "answered")
+        self.output.watch()
+        self._note(answer["notes"])
+        channel.close()
+        if answer["between"]:
+            os.waitpid(answer["between"], 0)
         self.journal("start")
 
-    def _make_group(self) -> None:
+    def _fork_starter(self) -> tuple[int, socket.socket]:
+        """The process that starts the container: its pid, and what we talk to it by."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self.leave_to(lambda: starter.main(theirs, self.home, self.run_dir, self._ingredients))
+        theirs.close()
+        return pid, ours
+
+    def _end_starting(self) -> None:
+        """After a start that failed: end all that it may have made, also that of which we were told nothing."""
+        for pid in _children():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+        if self._starter is not None:
+            self._starter[1].close()
+        if self._agent is not None:
+            owners.forget(self._spec())
+        self._starter = self._forwarder = self._agent = None
+        self.pid = 0
+
+    def _reap_starter(self, wait: bool = False) -> None:
+        """It has answered, and ends by itself; its mounts take the kernel a while."""
+        if self._starter is not None and os.waitpid(self._starter[0], 0 if wait else os.WNOHANG)[0]:
+            self._starter = None
+
+    @property
+    def _found_group(self) -> cgroups.Group | None:
+        """The container's group, as far as there is one."""
         if self._group is None:
-            self._group = groups.make(self.spec)
-            self._note(self._group.notes)
+            path = self._cgroup or (self._spec().get("linux") or {}).get("cgroupsPath")
+            self._group = cgroups.open(path) if path else None
+        return self._group
+
+    def _spec(self) -> dict[str, Any]:
+        return state.read(self.folder, "config.json") or {}
+
+    @property
+    def program(self) -> seccomp.Filter | None:
+        """The container's compiled filter."""
+        return self._ingredients(self._spec()["linux"])[1]
 
     def _stdio(self) -> tuple[int, int, int]:
         """stdin, stdout, stderr for the container; with a terminal init makes its own, and these lead nowhere."""
         if self.tty:
             null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
             return null, os.dup(null), os.dup(null)
-        owner = (self.spec["linux"].get("uidMappings") or [{"hostID": 0}])[0]["hostID"]
         stdin, self._stdin = self._stdin, -1
         if stdin < 0 and self.record.get("stdin_open"):
             stdin, writer = os.pipe2(os.O_CLOEXEC)
             self._input = Input(writer, self.loop, console=False, taken=self.control.input_taken)
         elif stdin < 0:
             stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        if stat.S_ISFIFO(os.fstat(stdin).st_mode):
-            os.fchown(stdin, owner, owner)
-        return stdin, *self.output.pipes(owner)
+        return stdin, *self.output.pipes()
 
-    def _take_console(self) -> None:
-        if self.tty:
-            assert self._starting is not None
-            self._console = self._starting.console
-            self.output.console(self._console)
-            self._input = Input(os.dup(self._console), self.loop, console=True, taken=self.control.input_taken)
-
-    def _join_network(self) -> None:
-        netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._networked = True
-            found = network.attach(self._paths(), self.id, netns, hostname=self.record["hostname"], python=self.record["python"])
-        finally:
-            os.close(netns)
-        if self._address != found["address"]:
-            self._address = found["address"]
-            with open(f"{self.folder}/etc/hosts", "a", encoding="utf-8") as file:  # in place: it is bound into the container already
-                file.write(f"{self._address}\t{self.record['hostname']}\n")
-                file.writelines(f"{found['gateway']}\t{name}\n" for name in self.record.get("gateway_hosts") or [])
-        self._note(found.get("notes") or [])
+    def _take_console(self, master: int) -> None:
+        self._console = master
+        self.output.console(master)
+        self._input = Input(os.dup(master), self.loop, console=True, taken=self.control.input_taken)
 
     def _paths(self) -> network.Places:
         return network.Places(self.home, self.run_dir)
@@ -246,11 +282,6 @@ class Supervisor:
     @property
     def _stop_signal(self) -> int:
         return signals.number(self.record.get("stop_signal") or "SIGTERM")
-
-    @property
-    def pid(self) -> int:
-        """The container's first process, 0 where there is none."""
-        return self._starting.pid if self._starting is not None else 0
 
     def _answer(self) -> None:
         if self._bound:
@@ -294,9 +325,11 @@ class Supervisor:
         """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
         try:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-            self.control.close_inherited()
-            for fd in (*self.output.streams, self._lock):
-                os.close(fd)
+            if self._lock >= 0:
+                self.control.close_inherited()
+                sockets.close_all([*self.output.streams, self._lock])
+            else:
+                self._orders.close()
             if self._input is not None:
                 self._input.close()  # a second writer of the pipe would keep the container from seeing its end
             work()
@@ -307,10 +340,8 @@ class Supervisor:
 
     def _live(self) -> dict[str, Any]:
         """Serve until the first process has ended and its pipes are empty; returns the exit record."""
-        assert self._starting is not None
-        self._begin_samples()
-        self.output.watch()
-        self.loop.watch(self._starting.pidfd, self._on_end)
+        self.loop.watch(self._pidfd, self._on_end)
+        self.loop.at("sample", time.monotonic() + _FIRST_SAMPLE, self._begin_samples)  # its first output comes first
         self._watch_owner()
         if (check := self.record.get("health")) and check["test"][0] != "NONE":
             self._health = Health(self, check)
@@ -321,23 +352,25 @@ class Supervisor:
             self._health.close()
             self._health = None
         self.loop.cancel("stop")
+        if self._ring is None and not self.record.get("auto_remove"):
+            self._begin_samples()
         self._sample()  # a cgroup keeps its counters until it is removed: the last record is whole
         self.output.drain()
         mark("supervisor", "drained")
         return self._reap()
 
     def _on_end(self) -> None:
-        assert self._starting is not None
-        self.loop.forget(self._starting.pidfd)
+        self.loop.forget(self._pidfd)
         self._ended = True
 
     def _begin_samples(self) -> None:
+        self._reap_starter()
         if self._ring is None:
+            assert self._found_group is not None
             self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
-            self._sampler = sampler(self._group, self.pid)
+            self._sampler = sampler(self._found_group, self.pid)
         else:
             self._sampler.follow(self.pid)  # type: ignore[union-attr]
-        self._net = self._open_net()
         self._tick()
 
     def _tick(self) -> None:
@@ -356,8 +389,10 @@ class Supervisor:
             return None
 
     def _sample(self) -> None:
+        if self._ring is None or self._sampler is None:
+            return  # it ended before its first sample, and nothing of it will be kept
         try:
-            self._ring.append(self._sampler.read(self._net))  # type: ignore[union-attr]
+            self._ring.append(self._sampler.read(self._net))
         except (OSError, ValueError):
             pass  # the container is ending under our hands; what was recorded stays
 
@@ -381,7 +416,8 @@ class Supervisor:
         self._clean_run()
         self._leave_clients(record)
         state.write(self.folder, "exit.json", record)
-        self._starting = None
+        self.pid = 0
+        self._reap_starter(wait=True)
         self._write_state(state.RESTARTING)
         mark("supervisor", "resting")
         over: list[bool] = []
@@ -413,7 +449,8 @@ class Supervisor:
         if self.pid == 0:
             raise StateError(f"container {self.record['name']!r} is restarting", "try again when it runs")
         try:
-            self._group.freeze()
+            assert self._found_group is not None
+            self._found_group.freeze()
         except KeyError:
             raise StateError(f"container {self.record['name']!r} cannot be paused: there is no freezer cgroup here", "see doctor") from None
         mark("supervisor", "frozen")
@@ -424,7 +461,8 @@ class Supervisor:
     def _unpause(self, message: dict[str, Any]) -> None:
         if not self.paused:
             raise StateError(f"container {self.record['name']!r} is not paused", "")
-        self._group.thaw()
+        assert self._found_group is not None
+        self._found_group.thaw()
         self.paused = False
         self._write_state(state.RUNNING)
         self.journal("unpause")
@@ -453,9 +491,8 @@ class Supervisor:
         self._send(number)
 
     def _send(self, number: int) -> None:
-        assert self._starting is not None
         try:
-            signal.pidfd_send_signal(self._starting.pidfd, number)
+            signal.pidfd_send_signal(self._pidfd, number)
         except ProcessLookupError:
             return
         mark("supervisor", "signalled")
@@ -464,7 +501,7 @@ class Supervisor:
             self._unpause({})  # what is frozen takes no signal (freezer-subsystem.rst)
 
     def _update(self, message: dict[str, Any]) -> None:
-        self._note(changes.update(self.folder, self.spec, self.record, message, self._group))
+        self._note(changes.update(self.folder, self._spec(), self.record, message, self._found_group))
         self._restart.set(self.record.get("restart"))
         self.journal("update")
 
@@ -486,7 +523,8 @@ class Supervisor:
         finished = time.time()
         oom = peak = 0
         try:
-            kills, peak = int(self._group.events().get("oom_kill", 0)), int(self._group.peak())
+            assert self._found_group is not None
+            kills, peak = int(self._found_group.events().get("oom_kill", 0)), int(self._found_group.peak())
             oom, self._kills = kills - self._kills, kills
         except OSError:
             pass
@@ -502,10 +540,12 @@ class Supervisor:
             os.close(writer)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+        if self._agent is not None:
+            owners.forget(self._spec())
         self._forwarder = self._agent = None
-        owners.forget(self.spec)
-        if self._starting is not None and self._starting.pidfd >= 0:
-            os.close(self._starting.pidfd)
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
         if self._input is not None:
             self._input.close()
             self._input = None
@@ -514,9 +554,9 @@ class Supervisor:
             os.close(self._net)
             self._net = None
         self.loop.cancel("sample")
-        if self._group is not None:
+        if self._found_group is not None:
             try:
-                self._group.kill()
+                self._found_group.kill()
             except OSError:
                 pass  # a sweep tries again: the state says that it is ours
         if self._networked:
@@ -542,7 +582,8 @@ class Supervisor:
         if self._ring is not None:
             self._ring.close()
         self.output.close()
-        state.write(self.folder, "exit.json", record)
+        if not self.record.get("auto_remove"):  # else the folder goes at once, with all that is in it
+            state.write(self.folder, "exit.json", record)
         mark("supervisor", "exit")
         if self._stopping:
             self.journal("stop")
@@ -561,12 +602,11 @@ class Supervisor:
 
     def _undo(self, error: BaseException) -> None:
         """A start that failed leaves nothing behind: the first process, cgroup, address, ports; and says why."""
-        if self._starting is not None:
-            self._starting.abort()
-        self._clean()
-        mark("supervisor", "undone")
+        self._end_starting()
         message = sockets.error_message(error)
         if self._lock >= 0 and self.record:
+            self._clean()
+            mark("supervisor", "undone")
             code = getattr(errors, message["error"], ContainersError).exit_code
             record = state.exit_record(code, error=message["message"], hint=message["hint"])
             state.write(self.folder, "exit.json", record)
@@ -575,16 +615,18 @@ class Supervisor:
                 state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
         self._first.last(message)
 
-    def _write_state(self, status: str) -> None:
-        data: dict[str, Any] = {
-            "status": status,
+    def _about_me(self) -> dict[str, Any]:
+        """What is the same in ``state.json`` as long as this process lives."""
+        return {
             "machine": state.machine(),
-            "supervisor": process.identity(os.getpid()),
+            "supervisor": self._me or process.identity(os.getpid()),
             "address": self._address,
-            "started": self._started,
             "restarts": self._restart.count,
             "control": self.control.path,
         }
+
+    def _write_state(self, status: str) -> None:
+        data: dict[str, Any] = {"status": status, **self._about_me(), "started": self._started}
         if status in (state.RUNNING, state.PAUSED):
             data["init"] = process.identity(self.pid)
             data["ports"] = [vars(port) for port, _ in self._bound]
@@ -596,3 +638,13 @@ class Supervisor:
         if notes:
             self.record["notes"] = [*self.record.get("notes", []), *(n for n in notes if n not in self.record.get("notes", []))]
             state.write(self.folder, "container.json", self.record)
+
+
+def _children() -> list[int]:
+    """Pids of this process's children, also of those that another process has made for it (CLONE_PARENT)."""
+    pid = os.getpid()
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []  # a kernel without CONFIG_PROC_CHILDREN: what waits for the starter ends by its end

@@ -23,11 +23,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-CALLER, LAUNCHER, SUPERVISOR, INIT, WORKER = range(5)
-ROLES = ("caller", "launcher", "supervisor", "first process", "exec worker")
+CALLER, LAUNCHER, SUPERVISOR, STARTER, INIT, WORKER = range(6)
+ROLES = ("caller", "launcher", "supervisor", "starter", "first process", "exec worker")
 #: Whoever enters one of these takes on that role.
 _BECOMES = {
     "runtime.supervisor.Supervisor.main": SUPERVISOR,
+    "runtime.starter.main": STARTER,
     "runtime.init.Init.run": INIT,
     "runtime.exec.main": WORKER,
 }

@@ -79,9 +79,7 @@ SCENARIOS = {
     ),
 }
 
-VICTIMS = ("kernel", "launcher", "supervisor", "init", "exec")
-#: A supervisor's steps between which its container's first process lives.
-_LIVES = ("cloned", "ended")
+VICTIMS = ("kernel", "launcher", "supervisor", "starter", "init", "exec")
 
 
 def prepare(house: House, name: str) -> None:
@@ -122,7 +120,9 @@ def victims(steps: list[Step], at: Step, begins_alive: bool) -> list[str]:
     supervised = (begins_alive or spoke("supervisor", before)) and spoke("supervisor", after)
     if supervised:
         found.append("supervisor")
-    if supervised and (begins_alive or ("supervisor", "cloned") in before) and ("supervisor", "ended") not in before:
+    if spoke("starter", before) and spoke("starter", after):
+        found.append("starter")
+    if supervised and (begins_alive or ("starter", "cloned") in before) and ("supervisor", "ended") not in before:
         found.append("init")
     if spoke("exec", before) and spoke("exec", after):
         found.append("exec")
