@@ -171,7 +171,6 @@ class Supervisor:
         mark("supervisor", "ports")
         if self._starter is None:
             self._starter = self._fork_starter()
-        channel = self._starter[1]
         if idmap.single() and ((spec := self._spec())["linux"].get("seccomp") or {}).get("listenerMetadata") == owners.MARK:
             self._agent = self._fork_agent(spec["linux"]["seccomp"]["listenerPath"])
         stdio = self._stdio()
@@ -183,7 +182,13 @@ class Supervisor:
             "group": bool(self._cgroup),
             "ports": [vars(port) for port, _ in self._bound],
         }
-        sockets.send(channel, message, stdio)
+        try:
+            sockets.send(self._starter[1], message, stdio)
+        except (BrokenPipeError, ConnectionResetError):  # killed while it waited for this
+            self._reap_starter(wait=True)
+            self._starter = self._fork_starter()
+            sockets.send(self._starter[1], message, stdio)
+        channel = self._starter[1]
         sockets.close_all(stdio)
         mark("supervisor", "asked")
         if self.control.listener is None:
@@ -284,8 +289,8 @@ class Supervisor:
         return signals.number(self.record.get("stop_signal") or "SIGTERM")
 
     def _answer(self) -> None:
-        if self._bound:
-            self._forwarder = self._fork_forwarder()
+        for _, sock in self._bound:
+            self.loop.watch(sock.fileno(), self._forward_from_now_on)
         if not self._restart.count:
             self._first.answer({"started": self._started, "pid": self.pid, "tty": self.tty})
             if not self._first.attached:
@@ -302,6 +307,16 @@ class Supervisor:
         os.close(reader)
         listener.close()
         return pid, writer
+
+    def _forward_from_now_on(self) -> None:
+        """Somebody has come to a published port: only now there is a relay, which takes memory of its own."""
+        self._close_doors()
+        self._forwarder = self._fork_forwarder()
+
+    def _close_doors(self) -> None:
+        """Who comes now waits in the kernel's backlog."""
+        for _, sock in self._bound:
+            self.loop.forget(sock.fileno())
 
     def _fork_forwarder(self) -> tuple[int, int]:
         """The relay of published ports, a process of its own: a loaded port does not delay the log. Ends with our pipe's end.
@@ -535,6 +550,7 @@ class Supervisor:
 
     def _clean_run(self) -> None:
         """Take away what one run had outside itself: processes that are left, address, forwarder. Its mounts and links went with it."""
+        self._close_doors()
         for companion in filter(None, (self._forwarder, self._agent)):
             pid, writer = companion
             os.close(writer)
