@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from . import syscalls
@@ -14,8 +13,8 @@ def replace(path: str, data: bytes, mode: int = 0o600, folder: int | None = None
     Not fsynced: this holds against a death at any moment, not against a power cut.
 
     :param folder: a descriptor of the folder that ``path`` is relative to.
-    :param fleeting: worth nothing after a power cut: the two change places, and the old one is deleted. For a rename onto a file ext4 starts
-        to write the new one out, and has blocks to free when it is deleted soon after (auto_da_alloc, ext4(5)).
+    :param fleeting: worth nothing after a power cut: the two change places, and the old one is deleted. When a file is renamed onto
+        another, ext4 starts to write it out, and has blocks to free when it is deleted soon after (auto_da_alloc, ext4(5)).
     :raises OSError: the old file is as it was then, and nothing lies beside it.
     """
     where, _, name = path.rpartition("/")
@@ -30,8 +29,11 @@ def replace(path: str, data: bytes, mode: int = 0o600, folder: int | None = None
         finally:
             os.close(fd)
         if fleeting and folder is None and os.path.exists(path):
-            with contextlib.suppress(OSError):  # a file system that cannot, or removed meanwhile
+            try:
                 syscalls.exchange(temporary, path)
+            except OSError:
+                pass  # a file system that cannot, or removed meanwhile
+            else:
                 os.unlink(temporary)
                 return
         os.rename(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
