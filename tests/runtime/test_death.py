@@ -182,7 +182,7 @@ def test_interrupted_run_ends_its_container(engine: NativeEngine, state: Any) ->
         """
         import pycontainers as pc
         try:
-            pc.run("host", ["sleep", "1000"], network="none", name="interrupted", rm=True)
+            pc.run("host", ["sleep", "1000"], network="none", name="interrupted", rm=True, stop_timeout=-1)
         except KeyboardInterrupt:
             print([c.name for c in pc.ps()].count("interrupted"), flush=True)""",
     )
@@ -190,7 +190,5 @@ def test_interrupted_run_ends_its_container(engine: NativeEngine, state: Any) ->
     while not any(c.name == "interrupted" for c in engine.containers()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    begun = time.monotonic()
-    child.send_signal(signal.SIGINT)
-    assert child.communicate(timeout=10)[0] == "0\n"
-    assert time.monotonic() - begun < 2
+    child.send_signal(signal.SIGINT)  # its own grace, which has no end here, is not waited for
+    assert child.communicate(timeout=30)[0] == "0\n"
