@@ -47,15 +47,20 @@ def holds(condition: dict[str, Any], arguments: tuple[int, ...]) -> bool:
 
 
 def expected(profile: dict[str, Any], name: str, arguments: tuple[int, ...]) -> int:
-    """The rule without conditions, else the first that holds; an argument that is named twice makes alternatives."""
+    """The rule without conditions, else the first that holds; an argument that is named twice makes alternatives, each a rule.
+
+    A comparison under an empty mask always holds: it is no condition.
+    """
     default = ERRNO | profile.get("defaultErrnoRet", 1)
     verdicts = []
     for entry in profile["syscalls"]:
         verdict = ALLOW if entry["action"] == "SCMP_ACT_ALLOW" else ERRNO | entry.get("errnoRet", 1)
         conditions = entry.get("args", [])
-        either = any if len({c["index"] for c in conditions}) < len(conditions) else all
-        if name in entry["names"] and verdict != default and either(holds(c, arguments) for c in conditions):
-            verdicts.append((bool(conditions), verdict))
+        twice = len({c["index"] for c in conditions}) < len(conditions)
+        for rule in [[c] for c in conditions] if twice else [conditions]:
+            left = [c for c in rule if not (c["op"] == "SCMP_CMP_MASKED_EQ" and c["value"] == 0)]
+            if name in entry["names"] and verdict != default and all(holds(c, arguments) for c in left):
+                verdicts.append((bool(left), verdict))
     return sorted(verdicts, key=lambda found: found[0])[0][1] if verdicts else default
 
 
