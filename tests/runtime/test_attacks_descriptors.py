@@ -161,7 +161,7 @@ for pid in set(filter(str.isdigit, os.listdir('/proc'))) - {os.readlink('/proc/s
         print('seen')
         print('exe', os.readlink(f'/proc/{pid}/exe')); print('fd', os.listdir(f'/proc/{pid}/fd')); open(f'/proc/{pid}/mem', 'rb')
         print('open')
-    except FileNotFoundError: pass
+    except (FileNotFoundError, ProcessLookupError): pass
     except OSError as error: print('closed', error.errno)
 """
 
