@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StateError
 from ..linux import cgroups, namespaces, process, sockets
 from ..network import client as network
-from . import groups, joining, rootfs, state
+from . import groups, hosts, joining, rootfs, state
 from .init import Waiting
 from .marks import mark
 from .starting import Starting
@@ -140,9 +140,8 @@ class Starter:
             os.close(netns)
         if self._address != found["address"]:
             self._address = found["address"]
-            with open(f"{self.folder}/etc/hosts", "a", encoding="utf-8") as file:  # in place: it is bound into the container already
-                file.write(f"{self._address}\t{record['hostname']}\n")
-                file.writelines(f"{found['gateway']}\t{name}\n" for name in record.get("gateway_hosts") or [])
+            names = [(found["gateway"], name) for name in record.get("gateway_hosts") or []]
+            hosts.write(f"{self.folder}/etc/hosts", [(self._address, record["hostname"]), *names])
         self.answer["notes"] += found.get("notes") or []
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from pycontainers import errors
 from pycontainers.linux import cgroups, process
-from pycontainers.protocol import ContainerConfig, HealthCheck, Resources, RestartPolicy
+from pycontainers.protocol import ContainerConfig, ExecConfig, HealthCheck, Resources, RestartPolicy
 
 pytestmark = pytest.mark.root
 
@@ -33,6 +33,23 @@ def until(what: Any, seconds: float = 15.0) -> Any:
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.02)
     return found
+
+
+def test_every_start_has_its_own_address_in_hosts(engine: Any) -> None:
+    """Docker's rule: what the start before has added is gone."""
+    hosts = {"extra_hosts": ("db:10.0.0.5", "machine:host-gateway")}
+    info = start(engine, "sleep", "1000", network="bridge", **hosts)
+    engine.stop(info.id, timeout=0)
+    taken = start(engine, "sleep", "1000", network="bridge")  # whoever comes next may have its old address
+    again = engine.start(info.id)
+    lines: list[str] = []
+    found: dict[str, list[str]] = {}
+    engine.exec(info.id, ExecConfig(("cat", "/etc/hosts")), None, lambda stream, data: lines.append(data.decode()))
+    for line in "".join(lines).splitlines():
+        for name in line.partition("#")[0].split()[1:]:
+            found.setdefault(name, []).append(line.split()[0])
+    assert found[info.id[:12]] == [again.address] and again.address != taken.address
+    assert found["db"] == ["10.0.0.5"] and len(found["machine"]) == 1
 
 
 def test_pause_stops_every_process_and_unpause_lets_them_go_on(engine: Any) -> None:
@@ -206,7 +223,6 @@ def test_health_follows_the_command(engine: Any) -> None:
     info = start(engine, "sleep", "100", health=check)
     assert engine.find(info.id).health == "starting"
     until(lambda: engine.find(info.id).health == "unhealthy")
-    from pycontainers.protocol import ExecConfig
 
     engine.exec(info.id, ExecConfig(("touch", "/tmp/well")))
     until(lambda: engine.find(info.id).health == "healthy")
