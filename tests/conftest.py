@@ -122,7 +122,7 @@ def busybox(tmp_path_factory: pytest.TempPathFactory) -> str:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def remains(state: Paths) -> Callable[[], dict[str, list[str]]]:
     """A picture of everything that a container could leave on this machine: compare before and after."""
 
