@@ -48,13 +48,23 @@ class Spares:
         """Have one ready. Its starter stands in a copy of all mounts, which must not be older than the last mount or unmount."""
         if self._changes.poll(0):  # proc_mounts(5): POLLPRI when there was one since the last call
             self._drop()
-        if self._spare is None:
+        for last in (False, True):
+            if self._spare is not None:
+                return
+            if self._mould is None:
+                self._mould = self._make_mould()  # before there are sockets of the spare, which it would hold open
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
-                self._cast(theirs.fileno())
+                socket.send_fds(self._mould, [b"s"], [theirs.fileno()], socket.MSG_NOSIGNAL)
+                self._spare = ours
+            except (BrokenPipeError, ConnectionResetError):  # somebody killed it
+                ours.close()
+                self._mould.close()
+                self._mould = None
+                if last:
+                    raise
             finally:
                 theirs.close()
-            self._spare = ours
 
     def renew(self) -> None:
         """What the launcher keeps has changed: later supervisors are to have it too."""
@@ -73,17 +83,6 @@ class Spares:
         if self._spare is not None:
             self._spare.close()
             self._spare = None
-
-    def _cast(self, orders: int) -> None:
-        for _ in range(2):
-            if self._mould is None:
-                self._mould = self._make_mould()
-            try:
-                socket.send_fds(self._mould, [b"s"], [orders], socket.MSG_NOSIGNAL)
-                return
-            except (BrokenPipeError, ConnectionResetError):
-                self._mould.close()
-                self._mould = None
 
     def _make_mould(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

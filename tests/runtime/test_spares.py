@@ -86,9 +86,14 @@ def test_one_that_was_killed_is_missed_by_nobody(engine: NativeEngine, run: Any,
     assert remains() == before
 
 
-def test_they_go_with_the_launcher(engine: NativeEngine, run: Any) -> None:
+@pytest.mark.parametrize("starts", [0, 1, 2, 3])
+def test_they_go_with_the_launcher(engine: NativeEngine, run: Any, starts: int) -> None:
+    """From the first start on: the first ones of a mould may not hold what the later ones end by."""
     run("true")
-    found = prepared(engine)
+    os.kill(launcher(engine), signal.SIGKILL)
+    for _ in range(starts + 1):
+        run("true")
+        found = prepared(engine)
     os.kill(launcher(engine), signal.SIGKILL)
     assert all(gone(pid) for pid in found)
     assert run("echo", "again") == "again\n"
