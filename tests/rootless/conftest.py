@@ -174,6 +174,7 @@ class Somebody:
 
     def end(self) -> None:
         """Remove the user, whatever he left."""
+        self.limit_namespaces(None)
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
