@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..linux import sockets
+from ..linux import sockets, syscalls
 from .loop import READ, WRITE
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
         def journal(self, action: str, **attributes: object) -> None: ...
 
+_PATIENCE = 30.0  # seconds in which a client has to read what is left for it
 _INPUT = 0
 _READ = 1 << 18
 
@@ -69,16 +71,20 @@ class Connection:
     def answer(self, message: dict[str, Any]) -> None:
         self.offer(json.dumps(message, separators=(",", ":")).encode())
 
-    def last(self, message: dict[str, Any], seconds: float = 30.0) -> None:
-        """The last message, after all that waits; a client that does not read for ``seconds`` loses it. Closes the connection."""
+    def last(self, message: dict[str, Any]) -> None:
+        """The last message, after all that waits. Closes the connection."""
         self.answer(message)
+        self.flush_until(time.monotonic() + _PATIENCE)
+        self.close()
+
+    def flush_until(self, deadline: float) -> None:
+        """Send all that waits; a client that has not read it by then (monotonic clock) loses it."""
         try:
-            self.conn.settimeout(seconds)
             while self._waiting:
+                self.conn.settimeout(max(0.001, deadline - time.monotonic()))
                 self.conn.send(self._waiting.popleft(), socket.MSG_NOSIGNAL)
         except OSError:
             pass
-        self.close()
 
     def close(self) -> None:
         self._control.drop(self)
@@ -181,11 +187,14 @@ class Control:
             self.caught_up()
 
     def end(self, message: dict[str, Any]) -> None:
-        """Tell whoever is attached or waits how it ended, and let them go."""
+        """Tell whoever is attached or waits how it ended, and let them go. Who does not read just now holds up nothing."""
         told = [connection for connection in self.connections if connection in self.output.clients or connection in self.waiting]
         self.waiting = []
         for connection in told:
-            connection.last(message)
+            connection.answer(message)
+        _stay_with([connection for connection in told if connection.behind and connection in self.connections])
+        for connection in told:
+            connection.close()
 
     def left(self, connection: Connection) -> None:
         """A client has closed its side. With it goes the input that it had brought (Docker's StdinOnce)."""
@@ -246,3 +255,33 @@ class Control:
             return
         sockets.widen(conn)
         self.add(conn)
+
+
+def _stay_with(connections: list[Connection]) -> None:
+    """Leave clients that do not read to a process that waits for them, and has nothing else of ours. An orphan: nobody has to reap it."""
+    if not connections:
+        return
+    try:
+        pid = os.fork()
+    except OSError:
+        return  # no more processes here: they lose what they have not read
+    if pid:
+        os.waitpid(pid, 0)
+        return
+    try:
+        if os.fork() == 0:
+            deadline = time.monotonic() + _PATIENCE
+            _let_go_of_all_but({connection.conn.fileno() for connection in connections})
+            for connection in connections:
+                connection.flush_until(deadline)
+    finally:
+        os._exit(0)
+
+
+def _let_go_of_all_but(kept: set[int]) -> None:
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
