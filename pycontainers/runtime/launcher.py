@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ContainersError, UsageError
@@ -105,54 +106,51 @@ class Launcher(helper.Server):
 
     def _exec(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         folder = f"{self.home}/containers/{_checked(message['container'])}"
-        if os.fork():
-            return
-        kept = self._child(conn)
-        try:
-            exec_worker.main(folder, message, kept, fds, self._program)
-        finally:
-            os._exit(0)
+        self._in_child(conn, lambda kept: exec_worker.main(folder, message, kept, fds, self._program))
 
     def _files(self, conn: socket.socket, message: dict[str, Any]) -> None:
-        container = _checked(message["container"])
+        container, purpose = _checked(message["container"]), message["purpose"]
         spec = state.read(f"{self.home}/containers/{container}", "config.json")
         idmap_fd = self._map((spec or {}).get("linux", {}))
-        if os.fork():
-            return
-        kept = self._child(conn)
-        try:
+
+        def work(kept: socket.socket) -> None:
             # Not with the others: of no use to supervisors, which would carry the code of archives in their memory.
-            if message["purpose"] == "freeze":
+            if purpose == "freeze":
                 from . import freeze
 
                 freeze.main(f"{self.home}/containers/{container}", self.run_dir, kept)
             else:
                 from . import files
 
-                files.main(self.home, self.run_dir, container, message["purpose"], kept, idmap_fd)
-        finally:
-            os._exit(0)
+                files.main(self.home, self.run_dir, container, purpose, kept, idmap_fd)
+
+        self._in_child(conn, work)
 
     def _remove(self, conn: socket.socket, graves: list[str]) -> None:
         """Delete folders of ours whose content has other owners: only here, in the user's namespace, have we the right to."""
-        if os.fork():
-            return
-        kept = self._child(conn)
-        try:
+
+        def work(kept: socket.socket) -> None:
             rootless.remove(self.home, graves)
             sockets.send(kept, {"removed": True})
+
+        self._in_child(conn, work)
+
+    def _in_child(self, conn: socket.socket, work: Callable[[socket.socket], None]) -> None:
+        """Have ``work`` done by a fork that keeps this one connection, and nothing else of the launcher's. It never comes back here:
+        it would serve others beside the launcher."""
+        if os.fork():
+            return
+        kept: socket.socket | None = None
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            kept = conn.dup()
+            self.close_inherited()
+            kept.settimeout(None)
+            work(kept)
         except BaseException as error:
-            sockets.reply_error(kept, error)
+            sockets.reply_error(conn if kept is None else kept, error)
         finally:
             os._exit(0)
-
-    def _child(self, conn: socket.socket) -> socket.socket:
-        """In a forked child: keep this one connection, close everything else of the launcher's."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        kept = conn.dup()
-        self.close_inherited()
-        kept.settimeout(None)
-        return kept
 
     def _map(self, linux: dict[str, Any]) -> int | None:
         """A user namespace with the container's ID map, for ID-mapped mounts. Making one costs a millisecond: kept."""
