@@ -298,7 +298,6 @@ class Server:
         self.connections: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         self._leaving = False
-        self._later: tuple[float, Callable[[], None]] | None = None
         self._inode = _inode(path)
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -321,10 +320,6 @@ class Server:
     def unwatch(self, fd: int) -> None:
         self._selector.unregister(fd)
 
-    def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call ``call`` once, after ``seconds`` in which nothing else was to be done; in place of one that waits already."""
-        self._later = (seconds, call)
-
     def leave(self) -> None:
         """End :meth:`run` after the current request."""
         self._leaving = True
@@ -345,14 +340,7 @@ class Server:
         last = time.monotonic()
         while not self._leaving:
             wait = None if self.idle_seconds is None else max(0.0, last + self.idle_seconds - time.monotonic())
-            if self._later is not None:
-                ready = self._selector.select(self._later[0])
-                if not ready:
-                    call, self._later = self._later[1], None
-                    call()
-                    continue
-            else:
-                ready = self._selector.select(wait)
+            ready = self._selector.select(wait)
             for key, _ in ready:
                 key.data()
             if ready or self.busy():

@@ -29,7 +29,6 @@ from .supervisor import Supervisor
 NAME = "launcher"
 IDLE_SECONDS = 600.0
 _LESSONS = 8  # starts after which we know what is usual here
-_QUIET = 0.004  # seconds after which a start is on its way and nobody waits for us
 VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
@@ -45,6 +44,7 @@ class Launcher(helper.Server):
         self._filters = seccomp.Filters(f"{home}/cache/seccomp")
         self._spares = Spares(self._supervise, self.close_inherited)
         self._learned = 0
+        self._ordered: set[socket.socket] = set()  # to supervisors that are at a start
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
         operation = message.get("op")
@@ -66,12 +66,16 @@ class Launcher(helper.Server):
     def _start(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         container = _checked(message["container"])
         mark("launcher", "request")
-        self._spares.order(message, [conn.fileno(), *fds])
+        orders = self._spares.order(message, [conn.fileno(), *fds])
         mark("launcher", "passed on")
-        self.later(_QUIET, lambda: self._prepare_next(container))
+        self._ordered.add(orders)
+        self.watch(orders.fileno(), lambda: self._prepare_next(orders, container))
 
-    def _prepare_next(self, container: str) -> None:
-        """For the next start: a supervisor, with what the first ones needed of what we keep."""
+    def _prepare_next(self, orders: socket.socket, container: str) -> None:
+        """A start is over, and we take no time from it: for the next one a supervisor, with what the first ones needed of what we keep."""
+        self.unwatch(orders.fileno())
+        self._ordered.discard(orders)
+        orders.close()
         try:
             if self._learned < _LESSONS:
                 self._learned += 1
@@ -94,6 +98,8 @@ class Launcher(helper.Server):
     def close_inherited(self) -> None:
         super().close_inherited()
         self._spares.close_inherited()
+        for orders in self._ordered:
+            orders.close()
 
     def _ingredients(self, linux: dict[str, Any]) -> tuple[int | None, seccomp.Filter | None]:
         """What a start takes from what the launcher keeps, or makes it."""

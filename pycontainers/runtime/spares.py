@@ -32,8 +32,8 @@ class Spares:
         self._changes = select.poll()
         self._changes.register(self._mounts, select.POLLPRI)
 
-    def order(self, message: dict[str, Any], fds: Sequence[int]) -> None:
-        """Have a supervisor do what ``message`` asks."""
+    def order(self, message: dict[str, Any], fds: Sequence[int]) -> socket.socket:
+        """Have a supervisor do what ``message`` asks; returns what the supervisor closes when the start is over."""
         self.prepare()
         assert self._spare is not None
         try:
@@ -42,7 +42,8 @@ class Spares:
             self._drop()
             self.prepare()
             sockets.send(self._spare, message, fds)
-        self._drop()
+        found, self._spare = self._spare, None
+        return found
 
     def prepare(self) -> None:
         """Have one ready. Its starter stands in a copy of all mounts, which must not be older than the last mount or unmount."""

@@ -112,7 +112,6 @@ class Supervisor:
         message, fds = sockets.receive(self._orders)
         if message is None:
             return  # the launcher has ended: this one was not needed
-        self._orders.close()
         try:
             self._accept(message, fds)
             self._take()
@@ -205,6 +204,7 @@ class Supervisor:
             self._take_console(fds[0])
         mark("supervisor", "running")
         self._answer()
+        self._orders.close()
         mark("supervisor", "answered")
         self.output.watch()
         self._note(answer["notes"])
@@ -340,11 +340,10 @@ class Supervisor:
         """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
         try:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            self._orders.close()
             if self._lock >= 0:
                 self.control.close_inherited()
                 sockets.close_all([*self.output.streams, self._lock])
-            else:
-                self._orders.close()
             if self._input is not None:
                 self._input.close()  # a second writer of the pipe would keep the container from seeing its end
             work()

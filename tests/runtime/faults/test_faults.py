@@ -191,6 +191,8 @@ def _one(house: House, info: ContainerInfo, victim: str) -> list[str]:
             code = engine.exec(info.id, ExecConfig(("true",))).code
         except StateError:  # what was asked before goes on: it has just ended
             code = 0
+        if code:
+            time.sleep(0.5)  # or it is just ending, and the exec with it
         wrong += [f"exec in it gives {code}"] if code and engine.find(info.id).status == state.RUNNING else []
     elif info.status == state.EXITED:
         if info.exit is None:
