@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test test-peers lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers test-faults lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -48,6 +48,10 @@ lint: $(TESTED)
 
 bench: $(TESTED)
 	$(BIN)/python -m tests.benchmarks
+
+# SIGKILL to each process at each step of each scenario (a quarter of an hour; "make test" takes each step once).
+test-faults: $(TESTED)
+	PYCONTAINERS_ALL_FAULTS=1 $(BIN)/python -m pytest tests/runtime/faults/test_faults.py -s $(PYTEST_ARGS)
 
 reference: $(STAMP)
 	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md

@@ -7,6 +7,7 @@ Magics show ``error: message`` and the hint without a traceback; the program pri
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -123,6 +124,26 @@ class ContainerFailed(ContainersError):
     def __init__(self, message: str, hint: str = "", *, exit_code: int = 1) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+_EXHAUSTED = {
+    errno.ENOSPC: "make room there (%container prune), or move the state to another disk with PYCONTAINERS_HOME",
+    errno.EDQUOT: "make room there (%container prune), or move the state to another disk with PYCONTAINERS_HOME",
+    errno.EROFS: "make it writable, or move the state with PYCONTAINERS_HOME and PYCONTAINERS_RUN",
+    errno.EMFILE: "this process holds too many files: close some, or raise its limit (ulimit -n)",
+    errno.ENFILE: "the machine holds too many files: end something, or raise fs.file-max",
+    errno.ENOMEM: "the machine, or this session's limit, has no memory left: end something",
+    errno.EAGAIN: "no more processes are allowed here (ulimit -u, a pids limit of this session): end something",
+}
+
+
+def exhausted(error: OSError) -> ContainersError | None:
+    """What the machine refuses whoever asks (a full disk, no memory, no more processes) as one line; None for any other error."""
+    hint = _EXHAUSTED.get(error.errno or 0)
+    if hint is None:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return ContainersError(f"{where}{error.strerror or error}", hint)
 
 
 def near(name: str, names: Iterable[str]) -> str:

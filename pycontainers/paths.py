@@ -52,13 +52,17 @@ class Paths:
         What lies in a container's upper folder has the owners and modes that were given inside: a set-uid file of root that an
         unprivileged user of the machine could reach would make him root (CVE-2021-41091).
         """
-        self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
-        private_folder(self.run)
-        for folder in (self.containers, self.images, self.networks):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_mode & 0o077:
-                folder.chmod(0o700)  # made by an earlier version
-        self.locks.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+            private_folder(self.run)
+            for folder in (self.containers, self.images, self.networks):
+                folder.mkdir(mode=0o700, exist_ok=True)
+                if folder.stat().st_mode & 0o077:
+                    folder.chmod(0o700)  # made by an earlier version
+            self.locks.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            hint = "PYCONTAINERS_HOME and PYCONTAINERS_RUN move the state to folders that can be written"
+            raise ContainersError(f"{error.filename}: {error.strerror}", hint) from None
         return self
 
 

@@ -16,7 +16,7 @@ def info(folder: str) -> ContainerInfo:
     if record is None:
         raise NotFound(f"no container {os.path.basename(folder)[:12]}", "it was removed meanwhile")
     now = state.read(folder, "state.json") or {"status": state.CREATED}
-    found = state.read(folder, "exit.json") if now["status"] == state.EXITED else None
+    found = state.ending(folder) if now["status"] == state.EXITED else None
     ports = now.get("ports") or record.get("ports") or []
     return ContainerInfo(
         id=record["id"],

@@ -37,6 +37,7 @@ from ..runtime.marks import mark
 from ..runtime.session import Executed, Session
 from . import checks, creation, information, inside, naming, processes, steps
 from .folders import Folders
+from .refusals import in_one_line
 
 _ENGINE: NativeEngine | None = None
 
@@ -50,6 +51,7 @@ def engine() -> NativeEngine:
     return _ENGINE
 
 
+@in_one_line
 class NativeEngine:
     """Containers by pycontainers' own runtime. Safe to use from several processes at once."""
 

@@ -198,6 +198,8 @@ def connect(path: str | os.PathLike[str], timeout: float) -> socket.socket:
 
 def error_message(exc: BaseException) -> dict[str, Any]:
     """``exc`` as it travels: ``{"error": class name, "message", "hint"}``. Errors that are not ours travel as ContainersError."""
+    if isinstance(exc, OSError):
+        exc = errors.exhausted(exc) or exc
     if isinstance(exc, errors.ContainersError):
         return {"error": type(exc).__name__, "message": exc.message, "hint": exc.hint}
     return {"error": "ContainersError", "message": f"{type(exc).__name__}: {exc}", "hint": ""}

@@ -33,6 +33,8 @@ def update(folder: str, spec: dict[str, Any], record: dict[str, Any], message: d
     :raises LimitError: together they make no sense, or the kernel refuses one; nothing has changed then.
     """
     notes: list[str] = []
+    new_spec, new_record = spec, dict(record)
+    before = spec["linux"].get("resources", {})
     if message.get("limits"):
         from ..linux.cgroups import limits
         from ..protocol import Resources
@@ -42,12 +44,24 @@ def update(folder: str, spec: dict[str, Any], record: dict[str, Any], message: d
         resources = limits.to_oci(whole)
         if group is not None:
             notes = group.update(resources)
-        spec["linux"]["resources"] = {**spec["linux"].get("resources", {}), **resources}
-        record["resources"] = vars(whole)
-        state.write(folder, "config.json", spec)
+        new_spec = {**spec, "linux": {**spec["linux"], "resources": {**before, **resources}}}
+        new_record["resources"] = vars(whole)
     if message.get("restart"):
-        record["restart"] = message["restart"]
-    state.write(folder, "container.json", record)
+        new_record["restart"] = message["restart"]
+    written = False
+    try:
+        if new_spec is not spec:
+            state.write(folder, "config.json", new_spec)
+            written = True
+        state.write(folder, "container.json", new_record)
+    except OSError:  # a full disk: what was done is taken back
+        if group is not None and new_spec is not spec:
+            group.update(before)
+        if written:
+            state.write(folder, "config.json", spec)
+        raise
+    spec.update(new_spec)
+    record.update(new_record)
     return notes
 
 
@@ -57,6 +71,10 @@ def rename(folder: str, record: dict[str, Any], name: str) -> None:
     if name == old:
         return
     state.claim_name(containers, name, container_id)
+    try:
+        state.write(folder, "container.json", {**record, "name": name})
+    except OSError:
+        state.release_name(containers, name, container_id)
+        raise
     record["name"] = name
-    state.write(folder, "container.json", record)
     state.release_name(containers, old, container_id)

@@ -226,11 +226,11 @@ def wait(folder: str, timeout: float | None = None) -> dict[str, Any] | None:
     while True:
         now = state.read(folder, "state.json")
         if now is None or now["status"] not in state.ACTIVE:
-            return state.read(folder, "exit.json") or {}
+            return state.ending(folder) or {}
         pidfd = process.open_pidfd(now["supervisor"])
         if pidfd is None:
             again = state.read(folder, "state.json")  # it may have ended properly between the two reads
-            return state.read(folder, "exit.json") or {} if again is None or again["status"] == state.EXITED else {}
+            return state.ending(folder) or {} if again is None or again["status"] == state.EXITED else {}
         try:
             if not _readable(pidfd, deadline):
                 return None

@@ -15,6 +15,7 @@ class Writer:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._rest = {"stdout": b"", "stderr": b""}
+        self._lost = 0
 
     def feed(self, stream: str, data: bytes) -> None:
         stamp = timestamp(time.time_ns())
@@ -48,11 +49,17 @@ class Writer:
         return [b"%s %s %s %s\n" % (stamp, stream.encode(), tag, piece) for tag, piece in zip(tags, pieces, strict=True)]
 
     def _write(self, data: bytes) -> None:
+        """A full disk does not stop the container; what it takes from the log is said there as soon as there is room."""
+        lost = self._lost
+        if lost:
+            data = b"\n%s stderr F [%d bytes of the log are lost: the disk was full]\n" % (timestamp(time.time_ns()), lost) + data
+        left = len(data)
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            while left:
+                left -= os.write(self._fd, data[len(data) - left :])
+            self._lost = 0
         except OSError:
-            pass  # a full disk must not stop the container; the streams themselves still reach whoever is attached
+            self._lost = lost + left
 
 
 def timestamp(nanoseconds: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ..errors import ContainersError
+from ..errors import ContainersError, NotFound
 from ..linux import cgroups, process, trees
 from ..network import client as network
 from . import state
@@ -40,7 +40,7 @@ def sweep(containers: str) -> list[str]:
                 continue  # nobody has ever begun to start it
             if held is None:
                 held = _held_locks()
-            if _named(lock) not in held and _needs_recovery(f"{containers}/{name}") and recover(containers, name):
+            if _named(lock) not in held and _needs_recovery(f"{containers}/{name}") and _recovered(containers, name):
                 found.append(name)
     return found
 
@@ -87,6 +87,13 @@ def _needs_recovery(folder: str) -> bool:
     return now is not None and now["status"] in state.ACTIVE and not state.lives(now)
 
 
+def _recovered(containers: str, container_id: str) -> bool:
+    try:
+        return recover(containers, container_id)
+    except (OSError, NotFound):  # removed meanwhile; or a read-only disk, which is no reason to show nothing
+        return False
+
+
 def recover(containers: str, container_id: str) -> bool:
     """End what is left of one container, mark its exit as unknown. False when somebody else is at it."""
     folder = f"{containers}/{container_id}"
@@ -100,12 +107,10 @@ def recover(containers: str, container_id: str) -> bool:
         record: dict[str, Any] = state.read(folder, "container.json") or {}
         _end_cgroup(folder)
         _free(containers, container_id, now, record)
-        if state.read(folder, "exit.json") is None:
-            why = "its supervisor was killed: the container was ended, its exit code is unknown"
-            state.write(folder, "exit.json", state.exit_record(None, error=why, started=now.get("started", 0.0)))
-        state.write(
-            folder, "state.json", {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
-        )
+        ended = {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
+        why = "its supervisor was killed: the container was ended, its exit code is unknown"
+        unknown = state.exit_record(None, error=why, started=ended["started"])
+        state.write_end(folder, ended, None if state.read(folder, "exit.json") else unknown)
         if record.get("auto_remove"):
             state.remove_folder(containers, container_id, record.get("name", ""))
         return True

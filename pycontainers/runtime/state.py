@@ -56,6 +56,40 @@ def write(folder: str, name: str, data: dict[str, Any]) -> None:
     files.replace(f"{folder}/{name}", json.dumps(data, separators=(",", ":")).encode(), fleeting=name == "state.json")
 
 
+def write_end(folder: str, now: dict[str, Any], record: dict[str, Any] | None) -> None:
+    """``exit.json`` and ``state.json`` of an end. On a full disk both go into the blocks that ``state.json`` has already.
+
+    :param record: the exit record, None where ``exit.json`` is written.
+    """
+    try:
+        if record is not None:
+            write(folder, "exit.json", record)
+            record = None
+        write(folder, "state.json", now)
+    except OSError:
+        _overwrite(f"{folder}/state.json", {**now, "exit": record} if record is not None else now)
+
+
+def _overwrite(path: str, data: dict[str, Any]) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return  # read-only, or never written: whoever comes next sees that the supervisor is gone
+    try:
+        text = json.dumps(data, separators=(",", ":")).encode()
+        os.write(fd, text.ljust(os.fstat(fd).st_size))  # spaces over the rest of what was there: at no moment it is cut
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def ending(folder: str) -> dict[str, Any] | None:
+    """The exit record of its last end, None where there is none (yet)."""
+    found = read(folder, "exit.json") or (read(folder, "state.json") or {}).get("exit")
+    return found if isinstance(found, dict) else None
+
+
 def add_made(folder: str, points: list[str]) -> None:
     """Note mount points that the image lacked. A later start finds those of an earlier one, and does not report them again."""
     known = (read(folder, "made.json") or {}).get("made", [])

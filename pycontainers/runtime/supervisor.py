@@ -379,19 +379,21 @@ class Supervisor:
 
     def _begin_samples(self) -> None:
         self._reap_starter()
-        if self._ring is None:
+        if self._sampler is None:
             assert self._found_group is not None
-            self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
             self._sampler = sampler(self._found_group, self.pid)
+            try:
+                self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
+            except OSError:
+                pass  # a full disk: it runs without a history
         else:
-            self._sampler.follow(self.pid)  # type: ignore[union-attr]
+            self._sampler.follow(self.pid)
         self._tick()
 
     def _tick(self) -> None:
-        assert self._ring is not None
         self._sample()
         now = time.monotonic()
-        self.loop.at("sample", now + self._ring.interval(time.time() - self._started), self._tick)
+        self.loop.at("sample", now + history.interval(time.time() - self._started), self._tick)
 
     def _open_net(self) -> int | None:
         """The counters of the container's own links, kept open. None where it shares the host's."""
@@ -404,7 +406,7 @@ class Supervisor:
 
     def _sample(self) -> None:
         if self._ring is None or self._sampler is None:
-            return  # it ended before its first sample, and nothing of it will be kept
+            return  # it ended before its first sample; or the disk was full
         try:
             self._ring.append(self._sampler.read(self._net))
         except (OSError, ValueError):
@@ -429,10 +431,9 @@ class Supervisor:
         """Between two runs; False when somebody asked to stop meanwhile."""
         self._clean_run()
         self._leave_clients(record)
-        state.write(self.folder, "exit.json", record)
         self.pid = 0
         self._reap_starter(wait=True)
-        self._write_state(state.RESTARTING)
+        state.write_end(self.folder, self._state(state.RESTARTING), record)
         mark("supervisor", "resting")
         over: list[bool] = []
         self.loop.at("restart", time.monotonic() + pause, lambda: over.append(True))
@@ -440,7 +441,10 @@ class Supervisor:
             self.loop.turn()
         self.loop.cancel("restart")
         if over:
-            os.unlink(f"{self.folder}/exit.json")
+            try:
+                os.unlink(f"{self.folder}/exit.json")
+            except FileNotFoundError:
+                pass
         return bool(over)
 
     # -- what clients ask
@@ -597,8 +601,12 @@ class Supervisor:
         if self._ring is not None:
             self._ring.close()
         self.output.close()
+        kept: dict[str, Any] | None = None
         if not self.record.get("auto_remove"):  # else the folder goes at once, with all that is in it
-            state.write(self.folder, "exit.json", record)
+            try:
+                state.write(self.folder, "exit.json", record)
+            except OSError:  # the disk is full
+                kept = record
         mark("supervisor", "exit")
         if self._stopping:
             self.journal("stop")
@@ -606,7 +614,7 @@ class Supervisor:
             state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
             self.journal("destroy")
         else:
-            self._write_state(state.EXITED)
+            state.write_end(self.folder, self._state(state.EXITED), kept)
         mark("supervisor", "exited")
         os.close(self._lock)  # who is told of the end may start it again at once
         self._leave_clients(record)
@@ -624,8 +632,7 @@ class Supervisor:
             mark("supervisor", "undone")
             code = getattr(errors, message["error"], ContainersError).exit_code
             record = state.exit_record(code, error=message["message"], hint=message["hint"])
-            state.write(self.folder, "exit.json", record)
-            self._write_state(state.EXITED)
+            state.write_end(self.folder, self._state(state.EXITED), record)
             if self.record.get("auto_remove"):
                 state.remove_folder(f"{self.home}/containers", self.id, self.record["name"])
         self._first.last(message)
@@ -641,13 +648,16 @@ class Supervisor:
         }
 
     def _write_state(self, status: str) -> None:
+        state.write(self.folder, "state.json", self._state(status))
+
+    def _state(self, status: str) -> dict[str, Any]:
         data: dict[str, Any] = {"status": status, **self._about_me(), "started": self._started}
         if status in (state.RUNNING, state.PAUSED):
             data["init"] = process.identity(self.pid)
             data["ports"] = [vars(port) for port, _ in self._bound]
         if status == state.EXITED:
             del data["supervisor"]
-        state.write(self.folder, "state.json", data)
+        return data
 
     def _note(self, notes: list[str]) -> None:
         if notes:
