@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import tempfile
 import time
@@ -243,7 +242,7 @@ def launcher_processes(house: House) -> list[int]:
 
 @pytest.mark.parametrize("spare", [0, 1, 2])
 def test_no_more_processes_for_the_launcher(tidy: House, spare: int) -> None:
-    """A pids limit of the session that the launcher was started in: ``spare`` more processes are allowed."""
+    """A pids limit of the session that the launcher was started in: ``spare`` more processes are allowed; 0: none but the launcher."""
     layout = cgroups.layout()
     if "pids" not in layout.controllers:
         pytest.skip("no pids controller of cgroup v1 here")
@@ -252,15 +251,18 @@ def test_no_more_processes_for_the_launcher(tidy: House, spare: int) -> None:
     folder.mkdir()
     try:
         for pid in launcher_processes(tidy):
-            (folder / "cgroup.procs").write_text(str(pid))
+            with contextlib.suppress(ProcessLookupError):
+                (folder / "cgroup.procs").write_text(str(pid))
         number = int((folder / "pids.current").read_text())
-        (folder / "pids.max").write_text(str(number + spare))
-        try:
-            tidy.engine.run(config("true", auto_remove=True))
-        except ContainersError as error:
-            assert "\n" not in error.message and error.hint, (error.message, error.hint)
-        else:
-            assert spare, "a start without one more process: the limit does not limit"
+        (folder / "pids.max").write_text(str(number + spare if spare else 1))
+        refusals = 0
+        for _ in range(3):  # the first may find everything prepared
+            try:
+                tidy.engine.run(config("true", auto_remove=True))
+            except ContainersError as error:
+                assert "\n" not in error.message and error.hint, (error.message, error.hint)
+                refusals += 1
+        assert refusals or spare, "starts without one more process: the limit does not limit"
         (folder / "pids.max").write_text("max")
         tidy.engine.run(config("true", auto_remove=True))
         assert tidy.left() == {}
@@ -309,25 +311,6 @@ result = found
     outcome = tidy.outcome(tidy.kernel(code))
     assert "ok" in outcome, outcome
     assert set(eval(outcome["ok"])) == {"ok", "refused"}, outcome
-    assert tidy.left() == {}
-
-
-@pytest.mark.parametrize("spare", [0, 2, 6, 12])
-def test_no_more_files_for_the_launcher(tidy: House, spare: int) -> None:
-    tidy.engine.run(config("true", auto_remove=True))
-    pids = launcher_processes(tidy)
-    before = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in pids}
-    for pid in pids:
-        most = max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 1
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most + spare, before[pid][1]))
-    try:
-        tidy.engine.run(config("true", auto_remove=True))
-    except ContainersError as error:
-        assert "\n" not in error.message, error.message
-    for pid in pids:
-        if os.path.exists(f"/proc/{pid}"):
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before[pid])
-    tidy.engine.run(config("true", auto_remove=True))
     assert tidy.left() == {}
 
 
