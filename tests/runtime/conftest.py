@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -22,18 +23,40 @@ Weaken = Callable[..., NativeEngine]
 
 @pytest.fixture
 def leave() -> Callable[[Paths], None]:
-    """End the launcher of a run folder; returns when it is gone."""
+    """End the launcher of a run folder; returns when it is gone, with what it has made ahead of need."""
 
     def end(where: Paths) -> None:
         try:
             with sockets.connect(where.launcher_socket, 5) as conn:
                 greeting, _ = sockets.receive(conn)
+                pid = (greeting or {})["pid"]
+                spare = [below for mould in _children(pid) for below in (mould, *_unordered(mould))]
                 sockets.send(conn, {"op": "leave"})
         except OSError:
             return
-        process.wait_gone((greeting or {})["pid"], 5)
+        for one in (pid, *spare):
+            process.wait_gone(one, 5)
 
     return end
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _unordered(mould: int) -> list[int]:
+    """Supervisors that have no container, with their starters: none of their children is in a pid namespace of its own."""
+    here = process.pid_namespace()
+    found = []
+    for spare in _children(mould):
+        below = _children(spare)
+        with contextlib.suppress(OSError):
+            if all(os.readlink(f"/proc/{pid}/ns/pid") == here for pid in below):
+                found += [spare, *below]
+    return found
 
 
 @pytest.fixture
