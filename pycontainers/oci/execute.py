@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import Any, NoReturn
 
 from ..errors import CommandNotExecutable, ContainersError, StateError, UsageError
-from ..linux import cgroups, namespaces, process, pty, sockets, syscalls
+from ..linux import cgroups, namespaces, process, pty, syscalls
 from ..linux.cgroups.limits import parse_cpuset
+from ..runtime import hooks
 from ..runtime.confine import Confinement, become, only_descriptors
-from ..runtime.starting import adjust_oom_score, raise_limits
+from ..runtime.starting import adjust_oom_score, agent_of, await_program, raise_limits
 from . import bundle, console
 from .lifecycle import Caller, compiled
 from .store import CREATED, PAUSED, RUNNING, Container
@@ -32,8 +34,7 @@ def execute(caller: Caller, container: Container, command: list[str]) -> int:
     bundle.process(wanted, "process", caller.messages)
     terminal, detached = bool(wanted.get("terminal")), bool(options.get("detach"))
     console.check(options.get("console-socket") or "", terminal=terminal, detached=detached)
-    work = _Work(container, spec, wanted, options)
-    return work.run(detached)
+    return _Work(caller, container, spec, wanted).run(detached)
 
 
 def _process(base: dict[str, Any], options: dict[str, Any], command: list[str]) -> dict[str, Any]:
@@ -78,9 +79,11 @@ def _process(base: dict[str, Any], options: dict[str, Any], command: list[str]) 
 class _Work:
     """One exec: joined from outside, forked inside. This process stays outside of the pid namespace, as the parent."""
 
-    def __init__(self, container: Container, spec: dict[str, Any], wanted: dict[str, Any], options: dict[str, Any]) -> None:
-        self._wanted, self._options = wanted, options
+    def __init__(self, caller: Caller, container: Container, spec: dict[str, Any], wanted: dict[str, Any]) -> None:
+        self._wanted, self._options = wanted, (options := caller.options)
         self._what = Confinement(wanted, compiled(container, spec))
+        self._spec, self._state = spec, hooks.state(spec, caller.about(container), RUNNING, container.state["init"]["pid"])
+        self._agent = agent_of(spec) if self._what.program is not None and self._what.program.listens else None
         pidfd = process.open_pidfd(container.state["init"])
         if pidfd is None:
             raise StateError("container not running", f"{container.id} has just ended")
@@ -110,18 +113,14 @@ class _Work:
         master = terminal = -1
         if self._wanted.get("terminal"):
             master, terminal = self._terminal()
-        reader, writer = os.pipe2(os.O_CLOEXEC)
+        reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
-            self._inside(terminal, writer)
-        os.close(writer)
+            self._inside(terminal, writer.fileno())
+        writer.close()
         if terminal >= 0:
             os.close(terminal)
-        with os.fdopen(reader, "rb") as file:
-            failure = file.read()
-        if failure:
-            os.waitpid(pid, 0)
-            sockets.raise_error(json.loads(failure))
+        await_program(reader, pid, self._agent, self._spec, self._state)
         if self._taker is not None:
             console.send(self._taker, master)
             master = -1
@@ -185,7 +184,7 @@ class _Work:
                 os.setresuid(0, 0, 0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # an id change may have made us dumpable again
             (writer,) = only_descriptors([writer], self._options.get("preserve-fds", 0))
-            become(self._what, make_cwd=False, death_signal=0)
+            become(self._what, make_cwd=False, death_signal=0, channel=writer)
         except ContainersError as error:
             _report(writer, type(error).__name__, error.message, error.hint)
         except BaseException as error:

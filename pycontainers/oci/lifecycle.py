@@ -59,6 +59,7 @@ def create(caller: Caller, name: str, *, detached: bool) -> Created:
         container.write()
         group = _make_group(caller, spec)
         container.state["cgroup"] = group.path if group.paths else ""
+        container.write()  # should we be killed, delete --force knows of it
         for note in group.notes:
             caller.messages.write("info", note)
         taker = console.connect(options["console-socket"]) if options.get("console-socket") else None

@@ -20,7 +20,7 @@ from ..linux import capabilities, cgroups, idmap, namespaces, process, pty, secc
 from . import hooks, state
 from .confine import Confinement, become, only_descriptor
 from .marks import mark
-from .starting import agent_of, hand_over
+from .starting import agent_of, await_program
 
 Programs = Callable[[dict[str, Any] | None], seccomp.Filter | None]
 """From an OCI seccomp profile to its compiled filter."""
@@ -132,7 +132,7 @@ class Exec:
             raise StateError(f"container {self.name} is not running: it has just ended", "start it again") from None
         mark("exec", "forked")
         os.close(self._pidfd)
-        self._raise_failure(reader)
+        await_program(reader, self.pid, self._agent, self._spec, self._state)
 
     def _fork(self, fds: list[int]) -> socket.socket:
         """Our end of the channel to the process inside."""
@@ -212,23 +212,6 @@ class Exec:
         except BaseException as error:
             _report(writer, "ContainersError", f"exec failed: {error}", "")
         os._exit(126)
-
-    def _raise_failure(self, reader: socket.socket) -> None:
-        """The socket closes by execve: then all is well. What comes through it is why it did not happen, or the listener of the filter."""
-        with reader:
-            data, listener, _, _ = socket.recv_fds(reader, 65536, 1, socket.MSG_CMSG_CLOEXEC)
-            if listener and self._agent is not None:
-                try:
-                    hand_over(self._agent, self._spec, self._state, listener[0], self.pid)
-                except ContainersError:
-                    os.kill(self.pid, signal.SIGKILL)  # every call that waits for an answer would fail
-                    raise
-                data = b""
-            while chunk := reader.recv(65536):
-                data += chunk
-        if data:
-            os.waitpid(self.pid, 0)
-            sockets.raise_error(json.loads(data))
 
 
 def _report(writer: int, kind: str, message: str, hint: str) -> None:

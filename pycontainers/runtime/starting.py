@@ -248,6 +248,27 @@ def hand_over(agent: socket.socket, spec: dict[str, Any], state: dict[str, Any],
         raise ContainersError(f"seccomp agent {profile['listenerPath']}: {error.strerror or error}", "") from None
 
 
+def await_program(reader: socket.socket, pid: int, agent: socket.socket | None, spec: dict[str, Any], state: dict[str, Any]) -> None:
+    """Wait until an exec's process, a child of ours, has executed its program: that closes the other end of ``reader``, closed here.
+
+    What comes through it is why that did not happen, or the listener of its filter, for the ``agent``. :raises ContainersError:
+    """
+    with reader:
+        data, listener, _, _ = socket.recv_fds(reader, 65536, 1, socket.MSG_CMSG_CLOEXEC)
+        if listener and agent is not None:
+            try:
+                hand_over(agent, spec, state, listener[0], pid)
+            except ContainersError:
+                os.kill(pid, signal.SIGKILL)  # every call that waits for an answer would fail
+                raise
+            data = b""
+        while chunk := reader.recv(65536):
+            data += chunk
+    if data:
+        os.waitpid(pid, 0)
+        sockets.raise_error(json.loads(data))
+
+
 def _open_namespace(namespace: dict[str, Any]) -> int:
     kind, path = namespace["type"], namespace["path"]
     try:

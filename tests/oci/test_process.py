@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import struct
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pycontainers.linux import cgroups
+from tests.seccomp_agent import Agent
 
 pytestmark = pytest.mark.root
 
@@ -234,3 +240,51 @@ def test_process_errors_name_field_and_value(oci: Any) -> None:
         ran = oci.create("c", bundle)
         assert ran.code == 1 and message in ran.err, (message, ran)
         assert json.loads(oci("list", "-f", "json").out) is None
+
+
+def notifying(path: Path) -> Any:
+    told = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [told], "listenerPath": str(path), "listenerMetadata": "for me"}
+    return lambda spec: spec["linux"].update(seccomp=profile)
+
+
+def test_an_exec_has_a_listener_of_its_own(oci: Any, tmp_path: Path) -> None:
+    """Each process that loads the filter has one; all of them go to the agent."""
+    agent = Agent(str(tmp_path / "agent"))
+    try:
+        name = oci.running("sleep 1000", notifying(tmp_path / "agent"))
+        ran = oci("exec", name, "mkdir", "/a")
+        assert ran.code == 1 and "cross-device" in ran.err.lower(), ran
+        first, second = agent.states
+        assert second["state"] == {**first["state"], "status": "running"} and second["pid"] != first["pid"]
+        assert agent.pids == [second["pid"]]
+    finally:
+        agent.close()
+    refused = oci("exec", name, "true")
+    assert refused.code == 255 and "seccomp agent" in refused.err, refused
+    assert oci.state(name)["status"] == "running"
+
+
+def test_what_a_killed_create_has_made_goes_by_delete(oci: Any, tmp_path: Path) -> None:
+    """Killed by whom it tells that there will be a terminal: its cgroup is made by then, and no process."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "console"))
+    server.listen()
+    server.settimeout(30)
+
+    def kill() -> None:
+        conn, _ = server.accept()
+        with conn:
+            os.kill(struct.unpack("iII", conn.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    bundle = oci.bundle(lambda spec: spec["process"].update(terminal=True))
+    assert oci.create("c", bundle, "--console-socket", str(tmp_path / "console")).code == -signal.SIGKILL
+    killer.join()
+    server.close()
+    path = json.loads(Path(bundle, "config.json").read_text())["linux"]["cgroupsPath"]
+    assert cgroups.open(path).paths, "there is something to take away"
+    assert oci.state("c")["status"] == "creating"
+    assert oci("delete", "--force", "c").code == 0 and oci("state", "c").code == 1
+    assert not cgroups.open(path).paths

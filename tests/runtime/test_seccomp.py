@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import platform
-import socket
-import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +17,11 @@ import pytest
 from pycontainers import errors
 from pycontainers.protocol import ContainerConfig, ExecConfig, Mount
 from pycontainers.runtime import defaults, seccomp_profile
+from tests.seccomp_agent import Agent
 
 from . import i386
 
 GETPID, SOCKET, SOCKETCALL, AF_INET, AF_ALG = 20, 359, 102, 2, 38  # numbers on i386
-_NOTIF_RECV, _NOTIF_SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_* of <linux/seccomp.h>
 
 pytestmark = pytest.mark.root
 intel = pytest.mark.skipif(platform.machine() != "x86_64", reason=f"i386 programs run on x86_64, this is {platform.machine()}")
@@ -162,47 +158,6 @@ def test_a_profile_that_makes_no_sense_leaves_nothing(run: Any, remains: Any, tm
     assert message in found.value.message
     assert "\n" not in found.value.message
     assert remains() == before
-
-
-class Agent:
-    """A seccomp agent: takes listeners, answers each call with EXDEV."""
-
-    def __init__(self, path: str) -> None:
-        self.states: list[dict[str, Any]] = []
-        self.pids: list[int] = []
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(path)
-        self._server.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                conn, _ = self._server.accept()
-            except OSError:
-                return
-            with conn:
-                data, (listener,), _, _ = socket.recv_fds(conn, 65536, 1)
-                while more := conn.recv(65536):
-                    data += more
-            self.states.append(json.loads(data))
-            threading.Thread(target=self._answer, args=(listener,), daemon=True).start()
-
-    def _answer(self, listener: int) -> None:
-        try:
-            while True:
-                request = bytearray(80)  # struct seccomp_notif
-                fcntl.ioctl(listener, _NOTIF_RECV, request)
-                number, pid = struct.unpack_from("<QI", request)
-                self.pids.append(pid)
-                fcntl.ioctl(listener, _NOTIF_SEND, bytearray(struct.pack("<QqiI", number, 0, -errno.EXDEV, 0)))
-        except OSError:
-            os.close(listener)  # nobody is filtered by it any more
-
-    def close(self) -> None:
-        if self._server.fileno() >= 0:
-            self._server.shutdown(socket.SHUT_RDWR)
-            self._server.close()
 
 
 @pytest.fixture
