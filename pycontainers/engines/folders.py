@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import NotFound, UsageError, near
 from ..paths import Paths
-from ..runtime import client, state
+from ..runtime import client, recover, state
 
 STEP = "step.json"
 
@@ -70,6 +70,8 @@ class Folders:
             return
         lock = state.lock_within(folder, 10)
         try:
+            # A supervisor killed a moment ago: while its first process was dying, with the lock in its hands, no sweep could do this.
+            recover.put_right(self.root, container_id)
             state.remove_folder(self.root, container_id, self.name(container_id))
         finally:
             os.close(lock)

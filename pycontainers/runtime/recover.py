@@ -101,21 +101,27 @@ def recover(containers: str, container_id: str) -> bool:
     if lock is None:
         return False
     try:
-        now = state.read(folder, "state.json")
-        if now is None or now["status"] == state.EXITED:
-            return False
-        record: dict[str, Any] = state.read(folder, "container.json") or {}
-        _end_cgroup(folder)
-        _free(containers, container_id, now, record)
-        ended = {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
-        why = "its supervisor was killed: the container was ended, its exit code is unknown"
-        unknown = state.exit_record(None, error=why, started=ended["started"])
-        state.write_end(folder, ended, None if state.read(folder, "exit.json") else unknown)
-        if record.get("auto_remove"):
-            state.remove_folder(containers, container_id, record.get("name", ""))
-        return True
+        return put_right(containers, container_id)
     finally:
         os.close(lock)
+
+
+def put_right(containers: str, container_id: str) -> bool:
+    """:func:`recover` for who holds the container's lock: then no supervisor lives, whatever its ``state.json`` says."""
+    folder = f"{containers}/{container_id}"
+    now = state.read(folder, "state.json")
+    if now is None or now["status"] == state.EXITED:
+        return False
+    record: dict[str, Any] = state.read(folder, "container.json") or {}
+    _end_cgroup(folder)
+    _free(containers, container_id, now, record)
+    ended = {"status": state.EXITED, "machine": now.get("machine"), "address": "", "started": now.get("started", 0.0)}
+    why = "its supervisor was killed: the container was ended, its exit code is unknown"
+    unknown = state.exit_record(None, error=why, started=ended["started"])
+    state.write_end(folder, ended, None if state.read(folder, "exit.json") else unknown)
+    if record.get("auto_remove"):
+        state.remove_folder(containers, container_id, record.get("name", ""))
+    return True
 
 
 def _free(containers: str, container_id: str, now: dict[str, Any], record: dict[str, Any]) -> None:
