@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from ..errors import ContainersError, NotFound, StateError, UsageError
+from ..errors import NotFound, StateError, UsageError
 from ..events import Work
 from ..images.store import Store
-from ..linux import process, signals
+from ..linux import signals
 from ..network import wayout
 from ..paths import Paths, paths
 from ..protocol import (
@@ -35,7 +35,7 @@ from ..protocol import (
 from ..runtime import changes, client, freeze, journal, logs, recover, state
 from ..runtime.marks import mark
 from ..runtime.session import Executed, Session
-from . import checks, creation, information, inside, naming, processes, steps
+from . import checks, creation, ending, information, inside, naming, processes, steps
 from .folders import Folders
 from .refusals import in_one_line
 
@@ -115,7 +115,7 @@ class NativeEngine:
                 drive(session) if drive is not None else _pass_on(session, on_output)
         except BaseException:
             # An interrupt, or a reader that failed: a foreground container does not outlive its call.
-            self._end_quietly(info.id)
+            ending.quietly(self.paths, info.id)
             raise
         mark("client", "ended")
         if session.exit is None and not session.over:
@@ -242,7 +242,7 @@ class NativeEngine:
         if info.status in state.ACTIVE:
             if not force:
                 raise StateError(f"container {info.name!r} is {info.status}", f"stop it first, or use force: rm -f {info.name}")
-            self._kill_and_wait(container_id)
+            ending.by_force(self.paths, container_id)
         mark("client", "removing")
         if os.path.isdir(info.folder):
             self.folders.remove(container_id)
@@ -448,10 +448,11 @@ class NativeEngine:
         """Ask for its end, and wait for it as long as that may take."""
         self._begin()
         before = self.find(container)
+        seconds = ending.patience(message.get("timeout"), state.read(before.folder, "container.json") or {})
         asked = client.ask(self.paths, before.id, message) is not None
         if not asked and before.status in state.ACTIVE and self._again(before).status in state.ACTIVE:
             raise StateError(f"{what}: it cannot be asked (was its run folder deleted?)", f"end it: %container rm -f {before.name}")
-        if asked and client.wait(before.folder, _patience(message)) is None:
+        if asked and client.wait(before.folder, seconds) is None:
             raise StateError(f"{what}: it does not end", "its processes hang in the kernel (uninterruptible sleep)?")
         mark("client", "stopped")
         return self._again(before)
@@ -471,48 +472,17 @@ class NativeEngine:
         if record is not None:
             journal.record(str(self.paths.home), action, container_id, journal.of(record, **attributes))
 
-    def _kill_and_wait(self, container_id: str) -> None:
-        folder = self.folders.path(container_id)
-        deadline = time.monotonic() + 5
-        while client.ask(self.paths, container_id, {"op": "stop", "signal": 9, "timeout": 0}) is None:
-            now = state.read(folder, "state.json")
-            if now is None or now["status"] not in state.ACTIVE or not state.lives(now):
-                break
-            if time.monotonic() > deadline:
-                # Nobody can reach it any more (its run folder was deleted): the container goes with its supervisor.
-                process.send_signal(now["supervisor"], 9)
-                break
-            time.sleep(0.002)  # it has not got so far that it can be asked
-        client.wait(folder, 30)
-        recover.sweep(str(self.paths.containers))
-
     def _abandon(self, container_id: str) -> None:
         """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""
-        self._kill_and_wait(container_id)
+        ending.by_force(self.paths, container_id)
         self.folders.remove(container_id)
-
-    def _end_quietly(self, container_id: str) -> None:
-        """An interrupted ``run``: end the container now; a second within which it may clean up."""
-        folder = self.folders.path(container_id)
-        try:
-            if client.ask(self.paths, container_id, {"op": "stop", "timeout": 0.7}) is not None:
-                client.wait(folder, 5)
-        except (OSError, ContainersError):
-            pass
 
     def _images_in_use(self) -> set[str]:
         records = (state.read(self.folders.path(name), "container.json") for name in self.folders.ids(steps=True))
         return {record["image_id"] for record in records if record}
 
 
-
 def _pass_on(session: Session, on_output: OnOutput | None) -> None:
     for stream, data in session.stream():
         if on_output is not None:
             on_output(stream, data)
-
-
-def _patience(message: dict[str, Any]) -> float:
-    """Seconds that a stop may take: its grace, and what the kernel needs to end what is left."""
-    grace = message.get("timeout")
-    return 30.0 + (10.0 if grace is None else grace)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pycontainers.engines import keeping
+from pycontainers.engines import ending, keeping
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import UsageError
 from pycontainers.linux import process
@@ -29,7 +29,7 @@ print(json.dumps({"kernel": os.getpid(), **json.loads(done.stdout)}))
 _PROGRAM = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from pycontainers.engines import keeping
+from pycontainers.engines import ending, keeping
 owners = {word: (keeping.owner(word) or {}).get("pid") for word in keeping.LIFETIMES}
 print(json.dumps({"program": os.getpid(), "owners": owners}))
 """
@@ -74,3 +74,15 @@ def test_a_container_ends_with_the_kernel_that_asked(engine: NativeEngine) -> No
         asking.wait()
     assert engine.wait("of-kernel", 30).code in (137, 143)
     assert engine.find("of-detached").status == "running"
+
+
+@pytest.mark.parametrize(("asked", "own", "grace"), [(None, None, 10), (3, 120, 3), (None, 120, 120), (0, None, 0)])
+def test_a_stop_is_given_up_only_after_the_grace_that_holds(asked: float | None, own: float | None, grace: float) -> None:
+    """Docker's rule of which it is: what stop says, else what the container has, else 10 seconds."""
+    seconds = ending.patience(asked, {"stop_timeout": own})
+    assert seconds is not None and seconds > grace
+
+
+@pytest.mark.parametrize(("asked", "own"), [(-1, None), (None, -1)])
+def test_a_grace_without_end_is_waited_for_without_end(asked: float | None, own: float | None) -> None:
+    assert ending.patience(asked, {"stop_timeout": own}) is None
