@@ -29,6 +29,7 @@ from .mounts import MS_REC, MS_SLAVE, mount
 FILE = "holder.json"
 _NS_GET_PARENT, _NS_GET_OWNER_UID = 0xB702, 0xB704  # ioctl_ns(2)
 _FIONREAD = 0x541B
+_PATIENCE = 5.0  # seconds: it has a line to read. Less than those within which a helper has to greet
 _IDS = 65536  # as many as a container has
 
 # Each line is a reason to look again (empty), or "PID START" of the way out, ended with us. A pid alone may mean somebody else by then.
@@ -156,7 +157,12 @@ def _join(holder: dict[str, Any]) -> int | None:
         if os.stat(f"/proc/{pid}").st_uid != os.geteuid():
             return None
         life = os.open(f"/proc/{pid}/fd/0", os.O_WRONLY | os.O_CLOEXEC)
-        if not _heard(life, pidfd):
+        try:
+            heard = _heard(life, pidfd, pid)
+        except IsolationError:
+            os.close(life)
+            raise
+        if not heard:
             os.close(life)
             return None
         _set(pid, ("user", "mnt"))
@@ -167,14 +173,19 @@ def _join(holder: dict[str, Any]) -> int | None:
         os.close(pidfd)
 
 
-def _heard(life: int, pidfd: int) -> bool:
-    """Whether the holder reads on with our end open: it may just have seen the last one closed, and be about to end."""
+def _heard(life: int, pidfd: int, pid: int) -> bool:
+    """Whether the holder reads on with our end open: it may just have seen the last one closed, and be about to end.
+
+    :raises IsolationError: it does neither: somebody has stopped it.
+    """
     os.write(life, b"\n")
-    while True:
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
         if process.ended(pidfd, 0.002):
             return False
         if struct.unpack("i", fcntl.ioctl(life, _FIONREAD, b"\0" * 4))[0] == 0:
             return not process.ended(pidfd, 0.0)
+    raise IsolationError(f"the process that keeps the user's namespaces (pid {pid}) does not answer", f"if it is stopped: kill -CONT {pid}")
 
 
 def _set(pid: int, kinds: tuple[str, ...]) -> None:

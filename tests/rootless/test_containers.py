@@ -75,6 +75,19 @@ def test_one_id_is_said(somebody: Somebody) -> None:
     assert said == (somebody.holder["uids"] == [1])
 
 
+def test_a_holder_that_is_stopped_is_said(somebody: Somebody) -> None:
+    somebody("run", "--rm", *NONE, "host", "true")
+    launcher, keeper = somebody.launcher(), somebody.holder["holder"]["pid"]
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        os.kill(launcher, signal.SIGKILL)
+        somebody("run", "--rm", *NONE, "host", "true", code=125)
+        assert f"kill -CONT {keeper}" in somebody.stderr and len(somebody.stderr.splitlines()) == 2
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    wait_for(lambda: somebody("run", "--rm", *NONE, "host", "echo", "again", code=None) == "again\n")
+
+
 def test_a_killed_launcher_is_followed_by_one_in_the_same_namespaces(somebody: Somebody) -> None:
     name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
     before = somebody.holder
