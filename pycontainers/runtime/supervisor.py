@@ -21,24 +21,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import errors
 from ..errors import ContainersError, StateError
 from ..linux import cgroups, idmap, process, seccomp, signals, sockets, syscalls
-from ..metrics import history
-from ..metrics.sample import ProcessSampler, Sampler, sampler
 from ..network import client as network
-from ..network import ports as forwarder
-from ..network import relay
+from ..network import ports, relay
 from . import changes, journal, owners, starter, state
+from .companions import Companion, Doors
 from .control import Control
 from .health import Health
 from .loop import Loop
 from .marks import mark
 from .output import Input, Output
+from .recording import Recording
 from .restart import Restart
 
 if TYPE_CHECKING:
     from .starter import Ingredients
 
-_SAMPLES = 3600  # records in the ring file
-_FIRST_SAMPLE = 0.02  # seconds after the start
 _GRACE = 10.0  # seconds from the stop signal to SIGKILL where nobody says another number (Docker's)
 
 
@@ -81,15 +78,11 @@ class Supervisor:
         self._stopping = False
         self._ended = False
         self._health: Health | None = None
-        self._bound: list[forwarder.Bound] = []
-        self._forwarder: tuple[int, int] | None = None
-        self._agent: tuple[int, int] | None = None
+        self._doors = Doors(self.loop, self.leave_to)
+        self._agent: Companion | None = None
         self._networked = False
         self._address = ""
         self._started = 0.0
-        self._ring: history.Ring | None = None
-        self._sampler: Sampler | ProcessSampler | None = None
-        self._net: int | None = None
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
     def _accept(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -98,6 +91,7 @@ class Supervisor:
         self.folder = f"{self.home}/containers/{self.id}"
         self.output = Output(f"{self.folder}/log", self.loop)
         self.control = Control(self, self.output, f"{self.run_dir}/containers/{self.id}.sock")
+        self._recording = Recording(f"{self.folder}/samples.ring", self.loop)
         self.stdin_once = bool(message.get("attach"))
         self._size = message.get("size")
         self._stdin = fds[1] if len(fds) > 1 else -1
@@ -165,13 +159,15 @@ class Supervisor:
     def _start(self) -> None:
         self._ended = self.paused = False
         self.output.open_log()
-        if self.record.get("ports") and not self._bound:
-            self._bound = forwarder.bind([forwarder.Published(**port) for port in self.record["ports"]])
+        self._doors.bind(self.record.get("ports") or [])
         mark("supervisor", "ports")
         if self._starter is None:
             self._starter = self._fork_starter()
         if idmap.single() and ((spec := self._spec())["linux"].get("seccomp") or {}).get("listenerMetadata") == owners.MARK:
-            self._agent = self._fork_agent(spec["linux"]["seccomp"]["listenerPath"])
+            # A process of its own: a container with a single id may keep it waiting.
+            listener = owners.listen(spec["linux"]["seccomp"]["listenerPath"])
+            self._agent = Companion(self.leave_to, lambda control: owners.Agent(listener, control).run())
+            listener.close()
         stdio = self._stdio()
         self._networked = self.record["network"] == "bridge"
         message = {
@@ -179,7 +175,7 @@ class Supervisor:
             "me": {"address": self._address, "restarts": self._restart.count, "control": self.control.path},
             "size": self._size,
             "group": bool(self._cgroup),
-            "ports": [vars(port) for port, _ in self._bound],
+            "ports": self._doors.published,
         }
         try:
             sockets.send(self._starter[1], message, stdio)
@@ -199,7 +195,6 @@ class Supervisor:
         self.pid, self._me = answer["pid"], answer["supervisor"]
         self._pidfd = os.pidfd_open(self.pid)
         self._address, self._started, self._cgroup = answer["address"], answer["started"], answer["cgroup"]
-        self._net = self._open_net()
         if fds:
             self._take_console(fds[0])
         mark("supervisor", "running")
@@ -207,6 +202,7 @@ class Supervisor:
         self._orders.close()
         mark("supervisor", "answered")
         self.output.watch()
+        self._recording.begin(self._found_group, self.pid, self._started, own_network=self.record["network"] != "host")
         self._note(answer["notes"])
         channel.close()
         if answer["between"]:
@@ -239,7 +235,8 @@ class Supervisor:
             self._starter[1].close()
         if self._agent is not None:
             owners.forget(self._spec())
-        self._starter = self._forwarder = self._agent = None
+        self._starter = self._agent = None
+        self._doors.forget()
         self.pid = 0
 
     def _reap_starter(self, wait: bool = False) -> None:
@@ -289,52 +286,17 @@ class Supervisor:
         return signals.number(self.record.get("stop_signal") or "SIGTERM")
 
     def _answer(self) -> None:
-        for _, sock in self._bound:
-            self.loop.watch(sock.fileno(), self._forward_from_now_on)
+        self._doors.open(self._relay)
         if not self._restart.count:
             self._first.answer({"started": self._started, "pid": self.pid, "tty": self.tty})
             if not self._first.attached:
                 self._first.close()
 
-    def _fork_agent(self, path: str) -> tuple[int, int]:
-        """Who answers for a container with a single id (:mod:`.owners`): a process of its own, whom its programs may keep waiting."""
-        listener = owners.listen(path)
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            os.close(writer)
-            self.leave_to(lambda: owners.Agent(listener, reader).run())
-        os.close(reader)
-        listener.close()
-        return pid, writer
-
-    def _forward_from_now_on(self) -> None:
-        """Somebody has come to a published port: only now there is a relay, which takes memory of its own."""
-        self._close_doors()
-        self._forwarder = self._fork_forwarder()
-
-    def _close_doors(self) -> None:
-        """Who comes now waits in the kernel's backlog."""
-        for _, sock in self._bound:
-            self.loop.forget(sock.fileno())
-
-    def _fork_forwarder(self) -> tuple[int, int]:
-        """The relay of published ports, a process of its own: a loaded port does not delay the log. Ends with our pipe's end.
-
-        The bound sockets stay open here too: between two runs of the container nobody else can take the port.
-        """
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        pid = os.fork()
-        if pid == 0:
-            os.close(writer)
-            self.leave_to(lambda: self._forward(reader))
-        os.close(reader)
-        return pid, writer
-
-    def _forward(self, control: int) -> None:
+    def _relay(self, bound: list[ports.Bound], control: int) -> None:
+        """In the relay: pass on what comes to a published port."""
         if self._networked:
             network.enter_bridge(self._paths())
-        relay.serve(self._bound, self._address or "127.0.0.1", control)
+        relay.serve(bound, self._address or "127.0.0.1", control)
 
     def leave_to(self, work: Callable[[], object]) -> NoReturn:
         """In a forked child: let go of everything that is the supervisor's, do ``work``, and end. It ends with the supervisor, too."""
@@ -355,7 +317,6 @@ class Supervisor:
     def _live(self) -> dict[str, Any]:
         """Serve until the first process has ended and its pipes are empty; returns the exit record."""
         self.loop.watch(self._pidfd, self._on_end)
-        self.loop.at("sample", time.monotonic() + _FIRST_SAMPLE, self._begin_samples)  # its first output comes first
         self._watch_owner()
         if (check := self.record.get("health")) and check["test"][0] != "NONE":
             self._health = Health(self, check)
@@ -366,9 +327,8 @@ class Supervisor:
             self._health.close()
             self._health = None
         self.loop.cancel("stop")
-        if self._ring is None and not self.record.get("auto_remove"):
-            self._begin_samples()
-        self._sample()  # a cgroup keeps its counters until it is removed: the last record is whole
+        self._reap_starter()
+        self._recording.end(self._found_group, keep=not self.record.get("auto_remove"))
         self.output.drain()
         mark("supervisor", "drained")
         return self._reap()
@@ -376,41 +336,6 @@ class Supervisor:
     def _on_end(self) -> None:
         self.loop.forget(self._pidfd)
         self._ended = True
-
-    def _begin_samples(self) -> None:
-        self._reap_starter()
-        if self._sampler is None:
-            assert self._found_group is not None
-            self._sampler = sampler(self._found_group, self.pid)
-            try:
-                self._ring = history.Ring.create(f"{self.folder}/samples.ring", _SAMPLES)
-            except OSError:
-                pass  # a full disk: it runs without a history
-        else:
-            self._sampler.follow(self.pid)
-        self._tick()
-
-    def _tick(self) -> None:
-        self._sample()
-        now = time.monotonic()
-        self.loop.at("sample", now + history.interval(time.time() - self._started), self._tick)
-
-    def _open_net(self) -> int | None:
-        """The counters of the container's own links, kept open. None where it shares the host's."""
-        if self.record["network"] == "host":
-            return None
-        try:
-            return os.open(f"/proc/{self.pid}/net/dev", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-
-    def _sample(self) -> None:
-        if self._ring is None or self._sampler is None:
-            return  # it ended before its first sample; or the disk was full
-        try:
-            self._ring.append(self._sampler.read(self._net))
-        except (OSError, ValueError):
-            pass  # the container is ending under our hands; what was recorded stays
 
     def _watch_owner(self) -> None:
         """``--lifetime kernel|server``: the container ends with the process that it was made for."""
@@ -553,15 +478,11 @@ class Supervisor:
 
     def _clean_run(self) -> None:
         """Take away what one run had outside itself: processes that are left, address, forwarder. Its mounts and links went with it."""
-        self._close_doors()
-        for companion in filter(None, (self._forwarder, self._agent)):
-            pid, writer = companion
-            os.close(writer)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        self._doors.rest()
         if self._agent is not None:
+            self._agent.end()
+            self._agent = None
             owners.forget(self._spec())
-        self._forwarder = self._agent = None
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -569,10 +490,7 @@ class Supervisor:
             self._input.close()
             self._input = None
         self._console = -1
-        if self._net is not None:
-            os.close(self._net)
-            self._net = None
-        self.loop.cancel("sample")
+        self._recording.rest()
         if self._found_group is not None:
             try:
                 self._found_group.kill()
@@ -587,7 +505,7 @@ class Supervisor:
 
     def _clean(self) -> None:
         self._clean_run()
-        forwarder.close(self._bound)
+        self._doors.close()
         self.control.close()
         if self._group is not None:
             try:
@@ -598,8 +516,7 @@ class Supervisor:
     def _end(self, record: dict[str, Any]) -> None:
         self._clean()
         mark("supervisor", "cleaned")
-        if self._ring is not None:
-            self._ring.close()
+        self._recording.close()
         self.output.close()
         kept: dict[str, Any] | None = None
         if not self.record.get("auto_remove"):  # else the folder goes at once, with all that is in it
@@ -654,7 +571,7 @@ class Supervisor:
         data: dict[str, Any] = {"status": status, **self._about_me(), "started": self._started}
         if status in (state.RUNNING, state.PAUSED):
             data["init"] = process.identity(self.pid)
-            data["ports"] = [vars(port) for port, _ in self._bound]
+            data["ports"] = self._doors.published
         if status == state.EXITED:
             del data["supervisor"]
         return data
