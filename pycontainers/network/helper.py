@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ContainersError, NetworkError, NotFound, StateError, UsageError
-from ..linux import helper, holder, sockets
+from ..linux import holder, server, sockets
 from ..version import stamp
 from . import wayout
 
@@ -28,7 +28,7 @@ GRACE_SECONDS = 30.0
 _ID = re.compile(r"[0-9a-f]{12,64}")
 
 
-class Helper(helper.Server):
+class Helper(server.Server):
     """Answers the requests of :mod:`pycontainers.network.client`."""
 
     def __init__(self, listener: socket.socket, options: argparse.Namespace) -> None:
@@ -221,14 +221,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="leave after so many idle seconds (%(default)s)")
     parser.add_argument("--subnet", action="append", default=[], help="candidate for a new network's subnet; may be repeated")
     options = parser.parse_args(argv)
-    helper.daemonize()
+    server.daemonize()
     try:
-        listener = helper.inherited_listener()
+        listener = server.inherited_listener()
         if options.holder:
             holder.join_network(options.holder)
         Helper(listener, options).run()
     except (ContainersError, NetworkError, OSError) as error:
-        helper.fail(error)
+        server.fail(error)
     sys.exit(0)
 
 

@@ -70,7 +70,7 @@ def start_attached(
 def request(paths: Paths, message: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
     """Send the launcher a request; the connection on which it will be answered.
 
-    One that leaves between its greeting and our message makes the send fail (:meth:`helper.Server.run`): it has not heard us.
+    One that leaves between its greeting and our message makes the send fail (:meth:`server.Server.run`): it has not heard us.
     """
     for _ in range(5):
         conn = connect(paths)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ContainersError, UsageError
-from ..linux import capabilities, cgroups, helper, idmap, process, seccomp, sockets, syscalls
+from ..linux import capabilities, cgroups, idmap, process, seccomp, server, sockets, syscalls
 from ..version import stamp
 from . import exec as exec_worker
 from . import isolation, rootless, state
@@ -32,7 +32,7 @@ _LESSONS = 8  # starts after which we know what is usual here
 VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
-class Launcher(helper.Server):
+class Launcher(server.Server):
     """Requests: ``{"op": "start", "container", "attach", "stdin", "size"}`` [+ stdin]; ``{"op": "exec", "container", "command", …}``
     + stdio; ``{"op": "files", "container", "purpose"}``: a worker on its files; ``{"op": "probe"}``: what this machine allows;
     ``{"op": "remove", "trees"}``: containers' graves, in the user's namespace."""
@@ -93,7 +93,7 @@ class Launcher(helper.Server):
         try:
             Supervisor(self.home, self.run_dir, orders, self._ingredients, self._forget).main()
         except BaseException as error:
-            helper.log(f"supervisor: {type(error).__name__}: {error}")  # it has failed in cleaning up: the client is told that it ended
+            server.log(f"supervisor: {type(error).__name__}: {error}")  # it has failed in cleaning up: the client is told that it ended
 
     def close_inherited(self) -> None:
         super().close_inherited()
@@ -192,9 +192,9 @@ def _look_around() -> None:
 
 
 def main(home: str, run: str) -> None:
-    helper.daemonize()
+    server.daemonize()
     try:
-        listener = helper.inherited_listener()
+        listener = server.inherited_listener()
         rootless.keep_namespaces()
         for folder in ("stage", "containers"):
             os.makedirs(f"{run}/{folder}", mode=0o700, exist_ok=True)
@@ -205,10 +205,10 @@ def main(home: str, run: str) -> None:
         # machine's own init could reap, would keep the container's pid namespace from ending.
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         idmap.single()  # looked up while there is a /proc of ours: files workers and first processes are forks of this one
-        server = Launcher(listener, home, run)
+        launcher = Launcher(listener, home, run)
         _look_around()
         gc.collect()
         gc.freeze()
-        server.run()
+        launcher.run()
     except BaseException as error:
-        helper.fail(error)
+        server.fail(error)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import ContainersError, UsageError
-from ..linux import executable, helper, holder, trees
+from ..linux import executable, helper, holder, server, trees
 
 _LIFE = "PYCONTAINERS_LIFE_FD"
 _START = "import sys; sys.path.insert(0, sys.argv[2]); from pycontainers.runtime.{module} import main; main(sys.argv[3], sys.argv[4])"
@@ -28,7 +28,7 @@ def launcher_argv(python: str, package: str, home: str, run: str, module: str = 
 def main(home: str, run: str) -> None:
     """Enter, then become the launcher: executed anew from a read-only mount, since the user may own this very interpreter and a
     container's root is the user (CVE-2019-5736)."""
-    listener = helper.inherited_listener()
+    listener = server.inherited_listener()
     try:
         life = holder.enter(run, _firsts(f"{home}/containers"))
         program = os.path.realpath(sys.executable)
@@ -39,9 +39,9 @@ def main(home: str, run: str) -> None:
             os.set_inheritable(fd, True)
         os.execve(path, launcher_argv(sys.executable, sys.argv[2], home, run, "launcher"), environment)
     except ContainersError as error:
-        helper.refuse(listener, error)
+        server.refuse(listener, error)
     except BaseException as error:
-        helper.fail(error)
+        server.fail(error)
 
 
 def keep_namespaces() -> None:

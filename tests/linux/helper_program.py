@@ -6,10 +6,10 @@ import sys
 sys.path.insert(0, sys.argv[1])
 
 from pycontainers.errors import PortInUse
-from pycontainers.linux import helper, sockets
+from pycontainers.linux import server, sockets
 
 
-class Echo(helper.Server):
+class Echo(server.Server):
     def handle(self, conn, message, fds):
         if message.get("op") == "refuse":
             raise PortInUse("port 80 is in use", "take another")
@@ -22,10 +22,10 @@ class Echo(helper.Server):
 
 def main():
     _, _, path, version, idle, *rest = sys.argv
-    helper.daemonize()
+    server.daemonize()
     if rest:
-        helper.fail(RuntimeError("no such luck"))
-    Echo(helper.inherited_listener(), "echo", version, path, float(idle)).run()
+        server.fail(RuntimeError("no such luck"))
+    Echo(server.inherited_listener(), "echo", version, path, float(idle)).run()
 
 
 main()

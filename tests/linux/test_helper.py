@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pycontainers.errors import HelperError, PortInUse
-from pycontainers.linux import helper, process, sockets
+from pycontainers.linux import helper, process, server, sockets
 
 ROOT = str(Path(__file__).parents[2])
 PROGRAM = str(Path(__file__).with_name("helper_program.py"))
@@ -180,16 +180,16 @@ def test_who_waits_when_it_leaves_is_still_served(tmp_path):
     path = str(tmp_path / "x.sock")
     listener = sockets.listen(path)
 
-    class Leaving(helper.Server):
+    class Leaving(server.Server):
         def handle(self, conn, message, fds):
             sockets.send(conn, {"n": message["n"] + 1})
             return True
 
     with sockets.connect(path, 5) as client:
         sockets.send(client, {"n": 1})
-        server = Leaving(listener, "x", "1", path)
-        server.leave()
-        server.run()
+        leaving = Leaving(listener, "x", "1", path)
+        leaving.leave()
+        leaving.run()
         assert sockets.receive(client)[0]["hello"] == "x"
         assert sockets.receive(client)[0] == {"n": 2}
         assert sockets.receive(client) == (None, [])
@@ -199,10 +199,10 @@ def test_who_waits_when_it_leaves_is_still_served(tmp_path):
 def test_leaving_does_not_take_the_path_of_another(tmp_path):
     path = str(tmp_path / "x.sock")
     listener = sockets.listen(path)
-    server = helper.Server(listener, "x", "1", path, idle_seconds=0.0)
+    idle = server.Server(listener, "x", "1", path, idle_seconds=0.0)
     os.unlink(path)
     with sockets.listen(path):
-        server.run()
+        idle.run()
         assert os.path.exists(path)
 
 

@@ -53,16 +53,16 @@ def launcher_argv(original: Any, paths: Any) -> list[str]:
 
 
 def _launcher(home: str, run: str) -> None:
-    from pycontainers.linux import helper
+    from pycontainers.linux import server
     from pycontainers.runtime import launcher
 
-    daemonize = helper.daemonize
+    daemonize = server.daemonize
 
     def tell_then() -> None:
         daemonize()
         listen(run, "launcher")
 
-    helper.daemonize = tell_then
+    server.daemonize = tell_then
     launcher.main(home, run)
 
 
