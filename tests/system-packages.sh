@@ -6,7 +6,12 @@ newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io
 qemu-aarch64-static:qemu-user-static"
 # Playwright brings a node of its own, which needs this library.
 libraries="libatomic.so.1:libatomic1"
+# Files: the published schemas of the OCI runtime specification.
+files="/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema:golang-github-opencontainers-specs-dev"
 missing() {
+    for pair in $files; do
+        [ -e "${pair%%:*}" ] || echo "${pair#*:}"
+    done
     for pair in $wanted; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || echo "${pair#*:}"
     done

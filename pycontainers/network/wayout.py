@@ -7,8 +7,10 @@ One for each user, started when a container with the bridge network needs it, en
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -124,6 +126,12 @@ def _slirp4netns(run: str, pid: int) -> int:
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": _PATH}, cwd="/", pass_fds=[writer], start_new_session=True
         )
         os.close(writer)
+        waiting = select.poll()
+        waiting.register(ready, select.POLLIN)
+        if not waiting.poll(_READY_SECONDS * 1000):
+            child.kill()
+            child.wait()
+            raise OSError(errno.ETIMEDOUT, f"not ready after {_READY_SECONDS:g} s: {_last_line(said)}")
         if not ready.read(1):
             raise OSError(child.wait(), f"exit code {child.returncode}: {_last_line(said)}")
     return child.pid

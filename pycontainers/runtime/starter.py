@@ -7,7 +7,7 @@ in which the mounts are built goes with this process, early. The container's fir
 
 It gets one message, ``{"container", "me": the supervisor's part of state.json, "size", "ports", "group": made already}`` with the three
 descriptors of the container's stdio, and answers with one, ``{"pid", "supervisor": its identity, "between", "cgroup", "address", "notes",
-"started"}`` and the terminal's master, or an error. Should it be killed, the supervisor ends whatever it has made.
+"poststop", "started"}`` and the terminal's master, or an error. Should it be killed, the supervisor ends whatever it has made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import StateError
 from ..linux import cgroups, namespaces, process, sockets
 from ..network import client as network
-from . import groups, hosts, joining, rootfs, state
+from . import groups, hooks, hosts, joining, rootfs, state
 from .init import Waiting
 from .marks import mark
 from .starting import Starting
@@ -99,6 +99,7 @@ class Starter:
             starting.abort()
             raise
         self.answer |= {"pid": starting.pid, "between": starting.between, "address": self._address, "started": started}
+        self.answer["poststop"] = hooks.has(spec, "poststop")
         return [starting.console] if starting.console >= 0 else []
 
     def _run(self, starting: Starting, record: dict[str, Any], started: float, ports: list[dict[str, Any]]) -> None:

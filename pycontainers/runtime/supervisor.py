@@ -23,7 +23,7 @@ from ..errors import ContainersError, StateError
 from ..linux import cgroups, idmap, process, seccomp, signals, sockets, syscalls
 from ..network import client as network
 from ..network import ports, relay
-from . import changes, journal, owners, starter, state
+from . import changes, hooks, journal, owners, starter, state
 from .companions import Companion, Doors
 from .control import Control
 from .health import Health
@@ -83,6 +83,7 @@ class Supervisor:
         self._networked = False
         self._address = ""
         self._started = 0.0
+        self._poststop = False
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
     def _accept(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -195,6 +196,7 @@ class Supervisor:
         self.pid, self._me = answer["pid"], answer["supervisor"]
         self._pidfd = os.pidfd_open(self.pid)
         self._address, self._started, self._cgroup = answer["address"], answer["started"], answer["cgroup"]
+        self._poststop = answer["poststop"]
         if fds:
             self._take_console(fds[0])
         mark("supervisor", "running")
@@ -516,6 +518,8 @@ class Supervisor:
     def _end(self, record: dict[str, Any]) -> None:
         self._clean()
         mark("supervisor", "cleaned")
+        if self._poststop:
+            self._run_poststop()
         self._recording.close()
         self.output.close()
         kept: dict[str, Any] | None = None
@@ -535,6 +539,14 @@ class Supervisor:
         mark("supervisor", "exited")
         os.close(self._lock)  # who is told of the end may start it again at once
         self._leave_clients(record)
+
+    def _run_poststop(self) -> None:
+        """The specification's hooks for when all is gone; one that fails changes nothing any more (config.md, Poststop), but is noted."""
+        spec = self._spec()
+        try:
+            hooks.run(spec, "poststop", hooks.state(spec, {"id": self.id, "bundle": self.folder}, "stopped", 0))
+        except ContainersError as error:
+            self._note([error.message])
 
     def _leave_clients(self, record: dict[str, Any]) -> None:
         """Whoever is attached or waits is told how this run ended. Last of all: a client that does not read keeps nothing from its end."""

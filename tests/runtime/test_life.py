@@ -335,3 +335,16 @@ def test_a_supervisor_out_of_reach_is_ended_by_force(engine: Any, state: Any) ->
         engine.stop(info.id)
     engine.remove(info.id, force=True)
     assert not os.path.exists(info.folder) and process.alive(supervisor) is False
+
+
+def test_poststop_hooks_of_a_specification_run_when_all_is_gone(engine: Any, tmp_path: Path) -> None:
+    info = engine.create(ContainerConfig("host", ("true",), network="none"))
+    spec = json.loads(Path(info.folder, "config.json").read_text())
+    script = f"cat > {tmp_path}/state; ls -d /sys/fs/cgroup/*{spec['linux']['cgroupsPath']} > {tmp_path}/groups 2>/dev/null"
+    spec["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    Path(info.folder, "config.json").write_text(json.dumps(spec))
+    engine.start(info.id)
+    engine.wait(info.id)
+    until(lambda: (tmp_path / "groups").exists())
+    told = json.loads((tmp_path / "state").read_text())
+    assert told["id"] == info.id and told["status"] == "stopped" and (tmp_path / "groups").read_text() == ""
