@@ -118,7 +118,10 @@ def victims(steps: list[Step], at: Step, begins_alive: bool) -> list[str]:
         return any(process == who for process, _ in where)
 
     found = ["kernel", "launcher"]
-    supervised = (begins_alive or spoke("supervisor", before)) and spoke("supervisor", after)
+    ends = ("supervisor", "ended") in steps
+    # Of one that was alive before, and is not asked to end, nothing need be heard.
+    supervised = spoke("supervisor", after) if ends or not begins_alive else True
+    supervised = supervised and (begins_alive or spoke("supervisor", before))
     if supervised:
         found.append("supervisor")
     if spoke("starter", before) and spoke("starter", after):
@@ -187,7 +190,10 @@ def _one(house: House, info: ContainerInfo, victim: str) -> list[str]:
     engine, wrong = house.engine, []
     text = [line.text for line in engine.logs(info.id)]
     if info.status == state.PAUSED:
-        info = engine.unpause(info.id)
+        try:
+            info = engine.unpause(info.id)
+        except StateError:  # the stop that was asked for goes on: it has just ended
+            info = engine.find(info.id)
     if info.status == state.RUNNING:
         try:
             code = engine.exec(info.id, ExecConfig(("true",))).code
