@@ -8,6 +8,7 @@ escaped that signal (it can clear it), it is ended here, by its cgroup: it has l
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from ..errors import ContainersError, NotFound
@@ -17,6 +18,7 @@ from . import state
 
 _NEW = ".new-"
 _GONE = ".gone-"
+_DAY = 86400.0
 
 
 def sweep(containers: str) -> list[str]:
@@ -64,18 +66,34 @@ def _named(found: os.stat_result) -> str:
 
 
 def new_folder_name(container_id: str) -> str:
-    """Where a container is put together: carries its maker's pid and start, so that a sweep knows whether he still works."""
+    """Where a container is put together: carries who makes it, so that a sweep knows whether he still works."""
     me = process.identity(os.getpid())
-    return f"{_NEW}{container_id}-{me['pid']}-{me['start']}"
+    return f"{_NEW}{container_id}-{me['pid']}-{me['start']}-{_place(me)}"
+
+
+def _place(identity: dict[str, Any]) -> str:
+    """Boot and pid namespace, short: a home may be shared between machines, where the same pid is somebody else's."""
+    return f"{identity['boot'].replace('-', '')[:12]}.{identity['pidns'].strip('pid:[]')}"
 
 
 def _drop_half_made(containers: str, name: str) -> None:
-    _, pid, start = name.rsplit("-", 2)
-    try:
-        if process.start_time(int(pid)) == int(start):
+    parts = name.removeprefix(_NEW).split("-")
+    if len(parts) != 4:
+        return  # not made by us
+    _, pid, start, place = parts
+    if place != _place(process.identity(os.getpid())):
+        # Made on another machine, or before this one was booted: nobody here can say whether he still works, but nobody works for a day.
+        try:
+            if time.time() - os.stat(f"{containers}/{name}").st_mtime < _DAY:
+                return
+        except FileNotFoundError:
             return
-    except (ProcessLookupError, ValueError):
-        pass
+    else:
+        try:
+            if process.start_time(int(pid)) == int(start):
+                return
+        except (ProcessLookupError, ValueError):
+            pass
     trees.remove(f"{containers}/{name}")
     container_id = name.removeprefix(_NEW)[:64]
     for claimed in os.listdir(f"{containers}/names") if os.path.isdir(f"{containers}/names") else []:

@@ -94,10 +94,13 @@ def test_name_belongs_to_one(tmp_path: Path) -> None:
 
 def test_sweep_removes_what_dead_makers_left(tmp_path: Path) -> None:
     mine = tmp_path / recover.new_folder_name("a" * 64)
-    dead = tmp_path / f".new-{'b' * 64}-{os.getpid()}-1"
+    parts = mine.name.split("-")
+    dead = tmp_path / f".new-{'b' * 64}-{os.getpid()}-1-{parts[-1]}"
+    elsewhere, long_ago = (tmp_path / f".new-{name * 64}-{os.getpid()}-1-aaaaaaaaaaaa.4026531836" for name in "ef")
     grave = tmp_path / f".gone-{'c' * 64}"
-    for folder in (mine, dead, grave):
+    for folder in (mine, dead, elsewhere, long_ago, grave):
         folder.mkdir()
+    os.utime(long_ago, (0, 0))
     state.claim_name(str(tmp_path), "mine", "a" * 64)
     state.claim_name(str(tmp_path), "dead", "b" * 64)
     with pytest.raises(NameInUse):  # it is being put together: its folder has not got its name yet
@@ -105,6 +108,7 @@ def test_sweep_removes_what_dead_makers_left(tmp_path: Path) -> None:
     recover.sweep(str(tmp_path))
     assert mine.exists()
     assert not dead.exists()
+    assert elsewhere.exists() and not long_ago.exists(), "another machine that shares this home may be at work"
     assert not grave.exists()
     assert os.listdir(tmp_path / "names") == ["mine"]
 
