@@ -26,7 +26,7 @@ for name in ("root/", "cwd/", "environ", "mem", "fd/0"):
         found.append(name)
     except OSError:
         pass
-if libc.ptrace(16, pid, 0, 0) == 0:
+if libc.ptrace(0x4206, pid, 0, 0) == 0:  # PTRACE_SEIZE: PTRACE_ATTACH would leave it stopped when this process ends
     found.append("ptrace")
 print(found)
 """
