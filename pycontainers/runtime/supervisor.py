@@ -36,6 +36,7 @@ from .restart import Restart
 if TYPE_CHECKING:
     from .starter import Ingredients
 
+_FIRST_LOOK = 0.02  # seconds after the start: the starter has ended, or is about to
 _GRACE = 10.0  # seconds from the stop signal to SIGKILL where nobody says another number (Docker's)
 
 
@@ -209,6 +210,7 @@ class Supervisor:
         channel.close()
         if answer["between"]:
             os.waitpid(answer["between"], 0)
+        self.loop.at("starter", time.monotonic() + _FIRST_LOOK, self._reap_soon)
         self.journal("start")
 
     def _fork_starter(self) -> tuple[int, socket.socket]:
@@ -240,6 +242,11 @@ class Supervisor:
         self._starter = self._agent = None
         self._doors.forget()
         self.pid = 0
+
+    def _reap_soon(self) -> None:
+        self._reap_starter()
+        if self._starter is not None:
+            self.loop.at("starter", time.monotonic() + 5 * _FIRST_LOOK, self._reap_soon)
 
     def _reap_starter(self, wait: bool = False) -> None:
         """It has answered, and ends by itself; its mounts take the kernel a while."""
