@@ -63,7 +63,7 @@ class Output:
     def watch(self) -> None:
         """Begin to pass on, or go on after a client had to be waited for."""
         for fd in self.streams:
-            self._loop.watch(fd, lambda fd=fd: self._readable(fd))  # type: ignore[misc]
+            self._loop.watch(fd, self._reader(fd))
 
     def drain(self) -> None:
         """After the first process ended its whole pid namespace is gone, so the pipes hold all that will ever come.
@@ -83,6 +83,9 @@ class Output:
         if self._log is not None:
             self._log.close()
             self._log = None
+
+    def _reader(self, fd: int) -> Call:
+        return lambda: self._readable(fd)
 
     def _readable(self, fd: int) -> None:
         self._pump(fd)
