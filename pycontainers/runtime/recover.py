@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ..errors import ContainersError, NotFound
-from ..linux import cgroups, process, trees
+from ..linux import cgroups, locks, process, trees
 from ..network import client as network
 from . import state
 
@@ -22,47 +22,34 @@ _DAY = 86400.0
 
 
 def sweep(containers: str) -> list[str]:
-    """Recover every container whose supervisor is dead; returns their ids. Costs one stat for a container that lives or was never
-    started, and one small read for one that has ended."""
+    """Recover every container whose supervisor is dead; returns their ids. Costs a question about its lock for a container that
+    lives or was never started, and one small read for one that has ended."""
     found = []
     try:
         entries = os.listdir(containers)
     except FileNotFoundError:
         return []
-    held: set[str] | None = None
     for name in entries:
         if name.startswith(_GONE):
             trees.remove(f"{containers}/{name}")
         elif name.startswith(_NEW):
             _drop_half_made(containers, name)
         elif len(name) == 64:
-            try:
-                lock = os.stat(f"{containers}/{name}/lock")
-            except OSError:
-                continue  # nobody has ever begun to start it
-            if held is None:
-                held = _held_locks()
-            if _named(lock) not in held and _needs_recovery(f"{containers}/{name}") and _recovered(containers, name):
+            folder = f"{containers}/{name}"
+            if not _is_held(folder) and _needs_recovery(folder) and _recovered(containers, name):
                 found.append(name)
     return found
 
 
-def _held_locks() -> set[str]:
-    """Every flock(2) that is held, as ``major:minor:inode`` (proc_locks(5)): who holds a container's lives and looks after it.
-
-    All at once, and without touching one: a lock taken to try it, however shortly, would refuse somebody who starts the container. One
-    that is not shown here (of another pid namespace, on NFS) has its ``state.json`` read.
-    """
+def _is_held(folder: str) -> bool:
+    """Whether somebody looks after this container, or nobody has ever begun to start it: then there is nothing to put right. One whose lock
+    nobody can be asked about has its ``state.json`` read."""
     try:
-        with open("/proc/locks", "rb") as file:
-            lines = file.read().decode().splitlines()
+        return locks.held(f"{folder}/lock")
+    except FileNotFoundError:
+        return True
     except OSError:
-        return set()
-    return {fields[5] for fields in map(str.split, lines) if len(fields) > 5 and fields[1] == "FLOCK" and fields[3] == "WRITE"}
-
-
-def _named(found: os.stat_result) -> str:
-    return f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        return False
 
 
 def new_folder_name(container_id: str) -> str:

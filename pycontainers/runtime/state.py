@@ -3,15 +3,13 @@
 ``state.json`` is missing until the first start: replacing a file costs a millisecond on ext4, which starts to write the new one out
 (auto_da_alloc, ext4(5)).
 
-``lock`` in the folder is held (flock) by the supervisor for its whole life, by ``recover`` while it puts right what a killed
+``lock`` in the folder is held (:mod:`..linux.locks`) by the supervisor for its whole life, by ``recover`` while it puts right what a killed
 supervisor left, and by ``remove``. Nothing here is fsynced: after a power cut a folder that cannot be read is swept, its
 container was gone anyway.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import functools
 import json
 import os
@@ -19,7 +17,7 @@ import time
 from typing import Any
 
 from ..errors import NameInUse, NotFound, StateError
-from ..linux import files, process, trees
+from ..linux import files, locks, process, trees
 from .marks import mark
 
 CREATED, STARTING, RUNNING, PAUSED, RESTARTING, EXITED = "created", "starting", "running", "paused", "restarting", "exited"
@@ -113,14 +111,13 @@ def lock(folder: str) -> int | None:
         fd = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
         raise NotFound(f"no container {os.path.basename(folder)[:12]}", "it was removed meanwhile") from None
+    taken = False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return fd
-    except OSError as error:
-        os.close(fd)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return None
-        raise
+        taken = locks.take(fd)
+    finally:
+        if not taken:
+            os.close(fd)
+    return fd if taken else None
 
 
 def lock_within(folder: str, seconds: float) -> int:
