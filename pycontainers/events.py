@@ -68,6 +68,21 @@ class Progress(Event):
     done: int
 
 
+@dataclass(frozen=True)
+class Transfer(Event):
+    """How far one part of an image is that is pulled, pushed, loaded or saved.
+
+    :param item: twelve digits of a layer's digest, ``config`` or ``manifest``.
+    :param phase: waiting, downloading, unpacking, exists, uploading, mounted, packing, done.
+    :param done, total: bytes; ``total`` 0 where unknown.
+    """
+
+    item: str
+    phase: str
+    done: int = 0
+    total: int = 0
+
+
 Work = Generator[Event, None, T]
 """Long work: yields events, returns a T."""
 

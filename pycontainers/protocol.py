@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
@@ -267,7 +267,11 @@ class LogLine:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One image. ``id`` is the digest of its OCI config. ``size`` is the bytes of its own layers (a host base counts 0)."""
+    """One image. ``id`` is the digest of its OCI config. ``size`` is the bytes of its own layers (a host base counts 0).
+
+    digests: ``name@sha256:…`` as registries know it (Docker's RepoDigests); layers: diff ids, lowest first; manifest: the digest of
+    the manifest that came with it, or that it was shipped with ("" for none).
+    """
 
     id: str
     names: tuple[str, ...]
@@ -275,6 +279,9 @@ class ImageInfo:
     size: int
     host: bool
     config: dict[str, Any]
+    digests: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    manifest: str = ""
 
     @property
     def short_id(self) -> str:
@@ -335,6 +342,55 @@ class Check:
     state: str
     why: str = ""
     remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DiskItem:
+    """One line of ``system df -v``: bytes, ``shared`` with others and ``unique`` to it; ``created`` unix seconds; ``uses`` by how many."""
+
+    name: str
+    id: str = ""
+    size: int = 0
+    shared: int = 0
+    unique: int = 0
+    created: float = 0.0
+    uses: int = 0
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """One row of ``system df``: ``kind`` is Images, Containers, Build cache or Blobs (layers as they are shipped).
+
+    total, active: how many there are and are in use; size, reclaimable: bytes.
+    """
+
+    kind: str
+    total: int
+    active: int
+    size: int
+    reclaimable: int
+    items: tuple[DiskItem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What ``verify`` found: ``kind`` is blob, image, name, layer or lease; ``what`` one line with what to do about it; ``path`` where."""
+
+    kind: str
+    what: str
+    path: str
+    repaired: bool = False
+
+
+class Pruned(list[str]):
+    """Lines that say what was removed; ``reclaimed``: bytes."""
+
+    def __init__(self, lines: Iterable[str] = (), reclaimed: int = 0) -> None:
+        super().__init__(lines)
+        self.reclaimed = reclaimed
+
+    def __reduce__(self) -> tuple[type[Pruned], tuple[list[str], int]]:
+        return Pruned, (list(self), self.reclaimed)
 
 
 class Session(Protocol):
