@@ -114,6 +114,10 @@ class ImageError(ContainersError):
     """An image, layer or reference that is malformed or cannot be stored."""
 
 
+class RegistryError(ContainersError):
+    """A registry that cannot be reached, refuses, or answers what it may not."""
+
+
 class HelperError(ContainersError):
     """The launcher or the network helper could not be started or broke off."""
 
