@@ -149,7 +149,7 @@ class NativeEngine:
         fd = client.body_fd(stdin) if stdin is not None else -1
         started = time.time()
         try:
-            session = self._execute(container_id, config, fd, drive is not None, size)
+            session = self._execute(container, container_id, config, fd, drive is not None, size)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -163,12 +163,15 @@ class NativeEngine:
 
     def exec_detached(self, container: str, config: ExecConfig) -> None:
         self._begin()
-        self._execute(self._id(container), config, -1, False, None).close()
+        self._execute(container, self._id(container), config, -1, False, None).close()
 
-    def _execute(self, container_id: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None) -> Executed:
+    def _execute(
+        self, called: str, container_id: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None
+    ) -> Executed:
         if not config.command:
             raise UsageError("exec needs a command", "exec CONTAINER COMMAND [ARG...]")
         request = {
+            "called": called,
             "command": list(config.command),
             "env": config.env,
             "workdir": config.workdir,

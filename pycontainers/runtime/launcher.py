@@ -4,7 +4,7 @@ Started once by socket activation with ``python -I -S`` (no site-packages, no us
 supervisors and first processes need, freezes the garbage collector so that forks share its pages, and waits. It can be killed at
 any time: containers do not depend on it, the next command starts another.
 
-Supervisors are made ahead of need (:mod:`.spares`).
+Supervisors and exec workers are made ahead of need (:mod:`.spares`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .supervisor import Supervisor
 
 NAME = "launcher"
 IDLE_SECONDS = 600.0
-_LESSONS = 8  # starts after which we know what is usual here
+_SUPERVISOR, _EXEC = range(2)  # roles of spares
+_LESSONS = 8  # starts and execs after which we know what is usual here
 VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
@@ -42,16 +43,16 @@ class Launcher(server.Server):
         self.home, self.run_dir = home, run
         self._maps: dict[str, int] = {}
         self._filters = seccomp.Filters(f"{home}/cache/seccomp")
-        self._spares = Spares(self._supervise, self.close_inherited)
+        self._spares = Spares((self._supervise, self._execute), self.close_inherited)
         self._learned = 0
-        self._ordered: set[socket.socket] = set()  # to supervisors that are at a start
+        self._ordered: set[socket.socket] = set()  # to those who have begun, and take the time that preparing the next would take
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
         operation = message.get("op")
         if operation == "start":
-            self._start(conn, message, fds)
+            self._order(_SUPERVISOR, conn, message, fds)
         elif operation == "exec":
-            self._exec(conn, message, fds)
+            self._order(_EXEC, conn, message, fds)
         elif operation == "files":
             self._files(conn, message)
         elif operation == "remove":
@@ -63,16 +64,16 @@ class Launcher(server.Server):
             raise UsageError(f"launcher: unknown request {operation!r}")
         return False  # the child goes on with its own copy of the connection
 
-    def _start(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _order(self, role: int, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         container = _checked(message["container"])
         mark("launcher", "request")
-        orders = self._spares.order(message, [conn.fileno(), *fds])
+        orders = self._spares.order(role, message, [conn.fileno(), *fds])
         mark("launcher", "passed on")
         self._ordered.add(orders)
         self.watch(orders.fileno(), lambda: self._prepare_next(orders, container))
 
     def _prepare_next(self, orders: socket.socket, container: str) -> None:
-        """A start is over, and we take no time from it: for the next one a supervisor, with what the first ones needed of what we keep."""
+        """A start is over, and we take no time from it: for the next one a process, with what the first ones needed of what we keep."""
         self.unwatch(orders.fileno())
         self._ordered.discard(orders)
         orders.close()
@@ -95,6 +96,19 @@ class Launcher(server.Server):
         except BaseException as error:
             server.log(f"supervisor: {type(error).__name__}: {error}")  # it has failed in cleaning up: the client is told that it ended
 
+    def _execute(self, orders: socket.socket) -> None:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        self._forget()
+        message, fds = sockets.receive(orders)
+        if message is None:
+            return  # the launcher has ended: this one was not needed
+        folder = f"{self.home}/containers/{message['container']}"
+        conn = socket.socket(fileno=fds[0])
+        conn.settimeout(None)
+        exec_worker.main(folder, message, conn, fds[1:], self._program, orders)
+
     def close_inherited(self) -> None:
         super().close_inherited()
         self._spares.close_inherited()
@@ -106,13 +120,9 @@ class Launcher(server.Server):
         return self._map(linux), self._program(linux.get("seccomp"))
 
     def _forget(self) -> None:
-        """In a supervisor: what only a start needs is not held as long as a container lives."""
+        """In a spare: what only a start's first steps need is not held as long as a container lives."""
         sockets.close_all(list(self._maps.values()))
         self._maps.clear()
-
-    def _exec(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        folder = f"{self.home}/containers/{_checked(message['container'])}"
-        self._in_child(conn, lambda kept: exec_worker.main(folder, message, kept, fds, self._program))
 
     def _files(self, conn: socket.socket, message: dict[str, Any]) -> None:
         container, purpose = _checked(message["container"]), message["purpose"]

@@ -1,9 +1,10 @@
-"""A supervisor made ahead of need, for the launcher: what takes a start the time of two forks is done before it is asked for.
+"""Processes made ahead of need, for the launcher: what takes a start the time of two forks, and an exec that of one, is done before it is
+asked for.
 
-Supervisors are forked by a process that does nothing else, the *mould*. A process and its children share each page until one of them
+They are forked by a process that does nothing else, the *mould*. A process and its children share each page until one of them
 writes to it; the launcher, which parses and answers, would leave to each of its children a copy of all that it has written since.
 
-Mould and spare have nothing of a client's, hold no lock and no file of a container, and end with the launcher: their sockets are closed.
+Mould and spares have nothing of a client's, hold no lock and no file of a container, and end with the launcher: their sockets are closed.
 """
 
 from __future__ import annotations
@@ -21,43 +22,52 @@ if TYPE_CHECKING:
 
 
 class Spares:
-    """``supervise``: be a supervisor that gets its orders from this socket, in a process of its own; ``leave``: let go of what is the
-    launcher's, in the mould."""
+    """One of each role. ``roles``: do the work of that role, with the orders that come through this socket, in a process of its own;
+    ``leave``: let go of what is the launcher's, in the mould."""
 
-    def __init__(self, supervise: Callable[[socket.socket], None], leave: Callable[[], None]) -> None:
-        self._supervise, self._leave = supervise, leave
+    def __init__(self, roles: Sequence[Callable[[socket.socket], None]], leave: Callable[[], None]) -> None:
+        self._roles, self._leave = roles, leave
         self._mould: socket.socket | None = None
-        self._spare: socket.socket | None = None
+        self._wanted: set[int] = set()
+        self._spare: dict[int, socket.socket] = {}  # by role
         self._mounts = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
         self._changes = select.poll()
         self._changes.register(self._mounts, select.POLLPRI)
 
-    def order(self, message: dict[str, Any], fds: Sequence[int]) -> socket.socket:
-        """Have a supervisor do what ``message`` asks; returns what the supervisor closes when the start is over."""
-        self.prepare()
-        assert self._spare is not None
+    def order(self, role: int, message: dict[str, Any], fds: Sequence[int]) -> socket.socket:
+        """Have a process of that role do what ``message`` asks; returns what it closes when the next one may be prepared."""
+        self._wanted.add(role)
+        self._refresh()
+        self._have(role)
         try:
-            sockets.send(self._spare, message, fds)
+            sockets.send(self._spare[role], message, fds)
         except (BrokenPipeError, ConnectionResetError):  # somebody killed it
-            self._drop()
-            self.prepare()
-            sockets.send(self._spare, message, fds)
-        found, self._spare = self._spare, None
-        return found
+            self._spare.pop(role).close()
+            self._have(role)
+            sockets.send(self._spare[role], message, fds)
+        return self._spare.pop(role)
 
     def prepare(self) -> None:
-        """Have one ready. Its starter stands in a copy of all mounts, which must not be older than the last mount or unmount."""
+        """Have one ready of each role that was ever asked for: who execs nothing has no worker for it."""
+        self._refresh()
+        for role in self._wanted:
+            self._have(role)
+
+    def _refresh(self) -> None:
+        """A supervisor's starter stands in a copy of all mounts, which must not be older than the last mount or unmount."""
         if self._changes.poll(0):  # proc_mounts(5): POLLPRI when there was one since the last call
             self._drop()
+
+    def _have(self, role: int) -> None:
         for last in (False, True):
-            if self._spare is not None:
+            if role in self._spare:
                 return
             if self._mould is None:
-                self._mould = self._make_mould()  # before there are sockets of the spare, which it would hold open
+                self._mould = self._make_mould()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
-                socket.send_fds(self._mould, [b"s"], [theirs.fileno()], socket.MSG_NOSIGNAL)
-                self._spare = ours
+                socket.send_fds(self._mould, [bytes([role])], [theirs.fileno()], socket.MSG_NOSIGNAL)
+                self._spare[role] = ours
             except (BrokenPipeError, ConnectionResetError):  # somebody killed it
                 ours.close()
                 self._mould.close()
@@ -68,7 +78,7 @@ class Spares:
                 theirs.close()
 
     def renew(self) -> None:
-        """What the launcher keeps has changed: later supervisors are to have it too."""
+        """What the launcher keeps has changed: later ones are to have it too."""
         if self._mould is not None:
             self._mould.close()
             self._mould = None
@@ -80,10 +90,9 @@ class Spares:
         os.close(self._mounts)
 
     def _drop(self) -> None:
-        """A supervisor that has its orders goes on, one that has none ends."""
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
+        """Who has orders goes on, who has none ends."""
+        while self._spare:
+            self._spare.popitem()[1].close()
 
     def _make_mould(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,7 +109,7 @@ class Spares:
                 if not os.fork():
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     theirs.close()
-                    self._supervise(socket.socket(fileno=fds[0]))
+                    self._roles[asked[0]](socket.socket(fileno=fds[0]))
                     break
                 os.close(fds[0])
         finally:

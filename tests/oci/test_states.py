@@ -102,6 +102,20 @@ def test_an_exec_has_a_session_keyring_of_its_own(oci: Any) -> None:
         assert oci("exec", name, "sh", "-c", f"grep -c '_ses.{name}:' /proc/keys").out == f"{count}\n", options
 
 
+def test_the_end_of_a_container_does_not_take_who_waits_for_an_exec(oci: Any) -> None:
+    """Who calls exec stays outside the container's cgroup: killed with it, he could not say how the program ended."""
+    name = oci.running("sleep 1000")
+    group = Path(f"/proc/{oci.state(name)['pid']}/cgroup").read_text()
+    command = [oci.path, "--root", oci.root, "exec", name, "sh", "-c", "echo in; sleep 1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None and caller.stdout.readline() == b"in\n"
+        (inside,) = Path(f"/proc/{caller.pid}/task/{caller.pid}/children").read_text().split()
+        assert Path(f"/proc/{inside}/cgroup").read_text() == group
+        assert Path(f"/proc/{caller.pid}/cgroup").read_text() == Path("/proc/self/cgroup").read_text()
+        assert oci("delete", "--force", name).code == 0
+        assert caller.wait(20) == 128 + signal.SIGKILL
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", "a b", "~seccomp"])
 def test_names_are_no_paths(oci: Any, name: str) -> None:
     ran = oci.create(name, oci.bundle())

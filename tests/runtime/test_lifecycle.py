@@ -252,8 +252,8 @@ def test_exec_codes_user_env_and_workdir(engine: Any) -> None:
     with pytest.raises(errors.ContainersError, match="nobody-here"):
         engine.exec(info.id, ExecConfig(("true",), user="nobody-here"))
     engine.stop(info.id, 0)
-    with pytest.raises(errors.StateError, match="not running"):
-        engine.exec(info.id, ExecConfig(("true",)))
+    with pytest.raises(errors.StateError, match=f"container {info.name} is not running"):  # as it was called
+        engine.exec(info.name, ExecConfig(("true",)))
 
 
 def test_exec_is_limited_like_its_container(engine: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from pycontainers.engines.native import NativeEngine
 from pycontainers.linux import sockets
-from pycontainers.protocol import ContainerConfig, Mount, Port
+from pycontainers.protocol import ContainerConfig, ExecConfig, Mount, Port
 
 pytestmark = pytest.mark.root
 
@@ -97,6 +97,38 @@ def test_they_go_with_the_launcher(engine: NativeEngine, run: Any, starts: int) 
     os.kill(launcher(engine), signal.SIGKILL)
     assert all(gone(pid) for pid in found)
     assert run("echo", "again") == "again\n"
+
+
+def worker(engine: NativeEngine) -> int:
+    """The exec worker that waits: a child of the mould that has no child."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        mould, supervisor, _ = prepared(engine)
+        with contextlib.suppress(OSError):
+            for pid in children(mould):
+                if pid != supervisor and not children(pid):
+                    return pid
+        time.sleep(0.02)
+    raise AssertionError("no spare exec worker was made")
+
+
+def test_an_exec_has_a_worker_ahead_of_need_once_there_was_one(engine: NativeEngine) -> None:
+    info = start(engine)
+    assert engine.exec(info.id, ExecConfig(("true",))).code == 0
+    spare = worker(engine)
+    engine.exec_detached(info.id, ExecConfig(("sleep", "1000")))
+    assert len(children(spare)) == 1, "another than the spare has done it"
+    other = worker(engine)  # while the first goes on
+    assert other != spare
+    os.kill(other, signal.SIGKILL)
+    assert gone(other)
+    assert engine.exec(info.id, ExecConfig(("true",))).code == 0
+    last = worker(engine)
+    os.kill(launcher(engine), signal.SIGKILL)
+    assert gone(last)
+    assert len(children(spare)) == 1, "what was begun goes on without the launcher"
+    engine.remove(info.id, force=True)
+    assert gone(spare)
 
 
 @pytest.fixture
