@@ -115,6 +115,18 @@ def sync_tree(tree: str) -> None:
         sync_folder(folder)
 
 
+def sync_files(folder: str) -> None:
+    """The files that lie in ``folder``, and it."""
+    for entry in os.scandir(folder):
+        if entry.is_file(follow_symlinks=False):
+            fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    sync_folder(folder)
+
+
 def sync_folder(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

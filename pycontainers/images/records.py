@@ -8,16 +8,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ImageError
 from ..paths import Paths
 from . import durable, reference
 
 _OWN_LEASE = 600.0  # seconds: a layer that this very process made and put in no image is a failed build's, and may go after that
 LEASE = 86400.0  # the same for other processes, while they live
 _FOLDERS = ("blobs/sha256", "manifests", "snapshots", "refs", "cache", "leases", "ingest", "host")
+_SNAPSHOT = 32  # characters of a snapshot's name; a blob's has 64
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,30 @@ class Layer:
     path: str
 
 
+@dataclass(frozen=True)
+class Record:
+    """What is kept of an image beside its config: (diff id, chain id, size) of each layer; the identity of the host base it stands on,
+    "" otherwise; the digest of the manifest that it came with or was shipped with, "" for none.
+    """
+
+    layers: tuple[tuple[str, str, int], ...]
+    host: str
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Name:
+    """One reference: the image's id, and the digest by which the registry knew it ("" where it was given here)."""
+
+    reference: reference.Reference
+    image: str
+    digest: str
+
+    @property
+    def familiar(self) -> str:
+        return self.reference.familiar
+
+
 class Records:
     """The files of one user's store. Cheap to make."""
 
@@ -40,33 +66,93 @@ class Records:
         for name in _FOLDERS:
             os.makedirs(f"{self.root}/{name}", mode=0o711, exist_ok=True)
 
-    def references(self) -> dict[str, str]:
-        """Familiar name -> image id."""
-        found = {}
+    # -- names
+
+    def named(self) -> list[Name]:
+        """Every reference that can be read."""
+        found = []
         for entry in os.scandir(f"{self.root}/refs"):
             with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-                data = read_json(entry.path)
-                found[reference.Reference(**data["reference"]).familiar] = str(data["image"])
+                found.append(name_at(entry.path))
         return found
+
+    def references(self) -> dict[str, str]:
+        """Familiar name -> image id."""
+        return {name.familiar: name.image for name in self.named()}
+
+    def write_name(self, found: reference.Reference, image_id: str, digest: str) -> None:
+        entry = {"host": found.host, "path": found.path, "tag": found.tag, "digest": found.digest}
+        data = compact({"reference": entry, "image": image_id, "digest": digest, "updated": time.time()})
+        durable.write(self.ingest, self.reference_path(found), data)
+
+    # -- images
 
     def saved(self) -> set[str]:
         return {"sha256:" + entry.name.removesuffix(".json") for entry in os.scandir(f"{self.root}/manifests")}
 
-    def kept(self) -> list[dict[str, Any]]:
-        """What is kept of each image: layers, host, manifest."""
-        found = []
-        for image_id in self.saved():
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                found.append(read_json(self.manifest_path(image_id)))
-        return found
+    def record(self, image_id: str) -> Record:
+        """:raises ImageError: it cannot be read."""
+        try:
+            found = read_json(self.manifest_path(image_id))
+            rows = tuple((str(diff), str(chain), int(size)) for diff, chain, size in found["layers"])
+            manifest = found["manifest"]
+            # Earlier versions kept the manifest itself, which nobody had seen: one that is shipped is made when it is shipped.
+            return Record(rows, str(found["host"]), manifest if isinstance(manifest, str) else "")
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            raise ImageError(f"image {image_id[:19]} is damaged: its record cannot be read", "get or build it again") from None
+
+    def kept_as(self, image_id: str) -> Record | None:
+        """Its record; None where there is none that can be read."""
+        try:
+            return self.record(image_id)
+        except ImageError:
+            return None
+
+    def write_record(self, image_id: str, record: Record) -> None:
+        entry = {"layers": [list(row) for row in record.layers], "host": record.host, "manifest": record.manifest}
+        durable.write(self.ingest, self.manifest_path(image_id), compact(entry))
+
+    def kept(self) -> dict[str, Record]:
+        """Image id -> record, of all that can be read."""
+        return {image_id: record for image_id in self.saved() if (record := self.kept_as(image_id)) is not None}
 
     def cache_entry(self, path: str) -> Layer | None:
         try:
             found = read_json(path)
             layer = self.layer_at(found["chain_id"], found["diff_id"], found["size"])
-        except (FileNotFoundError, ValueError, KeyError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
         return layer if os.path.isdir(layer.path) else None
+
+    # -- snapshots
+
+    def layer_at(self, chain: str, diff: str, size: int) -> Layer:
+        return Layer(diff, chain, size, f"{self.root}/snapshots/{chain.rpartition(':')[2][:_SNAPSHOT]}/diff")
+
+    def snapshot(self, folder: str) -> dict[str, Any]:
+        """What ``layer.json`` of a snapshot says; {} where it cannot be read.
+
+        ``packed``: its tar is what :mod:`.pack` makes of it; that of a layer from outside is in a blob alone.
+        """
+        try:
+            found = read_json(f"{folder}/layer.json")
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def blob_rows(self, folder: str) -> list[dict[str, Any]]:
+        """Descriptors (mediaType, digest, size) of the forms in which a snapshot's layer is in ``blobs/``."""
+        try:
+            rows = read_json(f"{folder}/blobs.json")
+            return [row for row in rows if os.path.exists(self.blob_path(row["digest"]))]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return []
+
+    def shippable(self, folder: str) -> bool:
+        """Whether a snapshot's tar can still be had."""
+        return bool(self.snapshot(folder).get("packed", True) or self.blob_rows(folder))
+
+    # -- blobs
 
     def reference_path(self, found: reference.Reference) -> str:
         return f"{self.root}/refs/{hashlib.sha256(str(found).encode()).hexdigest()[:40]}.json"
@@ -95,32 +181,40 @@ class Records:
         finally:
             os.close(fd)
 
-    def layer_at(self, chain: str, diff: str, size: int) -> Layer:
-        return Layer(diff, chain, size, f"{self.root}/snapshots/{chain.rpartition(':')[2][:32]}/diff")
+    # -- leases: what somebody counts on and no image refers to yet
 
-    # -- leases: what a build counts on and no image refers to yet
+    def lease(self, path: str) -> None:
+        """Of a snapshot's folder or a blob. Also makes one last longer that is there."""
+        place = f"{self.root}/leases/{os.path.basename(path)}-{durable.owner()}"
+        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.utime(place)
 
-    def lease(self, snapshot: str) -> None:
-        path = f"{self.root}/leases/{os.path.basename(snapshot)}-{durable.owner()}"
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.utime(path)
-
-    def release(self, snapshots: list[str]) -> None:
+    def release(self, paths: Iterable[str]) -> None:
         me = durable.owner()
-        for snapshot in snapshots:
+        for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.root}/leases/{os.path.basename(snapshot)}-{me}")
+                os.unlink(f"{self.root}/leases/{os.path.basename(path)}-{me}")
 
     def leased(self) -> set[str]:
-        """Snapshots under a lease that holds; leases of ended processes and failed builds are removed."""
+        """Snapshots and blobs under a lease that holds; leases of ended processes and failed builds are removed."""
         found, me, now = set(), durable.owner(), time.time()
         for entry in os.scandir(f"{self.root}/leases"):
-            age = now - entry.stat().st_mtime
-            if age > (_OWN_LEASE if entry.name.endswith(me) else LEASE) or durable.abandoned(entry.path):
-                os.unlink(entry.path)
-            else:
-                found.add(f"{self.root}/snapshots/{entry.name.partition('-')[0]}")
+            try:
+                age = now - entry.stat().st_mtime
+                if age > (_OWN_LEASE if entry.name.endswith(me) else LEASE) or durable.abandoned(entry.path):
+                    os.unlink(entry.path)
+                    continue
+            except FileNotFoundError:
+                continue  # its owner has released it
+            name = entry.name.partition("-")[0]
+            found.add(f"{self.root}/snapshots/{name}" if len(name) == _SNAPSHOT else self.blob_path(name))
         return found
+
+
+def name_at(path: str) -> Name:
+    """:raises FileNotFoundError, ValueError, KeyError, TypeError: what is wrong with it."""
+    data = read_json(path)
+    return Name(reference.Reference(**data["reference"]), str(data["image"]), str(data.get("digest") or ""))
 
 
 def read_json(path: str) -> Any:
@@ -128,7 +222,7 @@ def read_json(path: str) -> Any:
         return json.loads(file.read())
 
 
-def compact(data: dict[str, Any]) -> bytes:
+def compact(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 

@@ -1,8 +1,9 @@
 """The image store: OCI blobs, snapshots by chain id, references. Several processes at once; any may be killed at any moment.
 
-``blobs/sha256/<hex>``: configs and manifests. ``manifests/<config>.json``: an image and its layers. ``snapshots/<32 hex of
-chain id>/``: ``diff/`` and ``layer.json``. ``refs/``: names. ``cache/``: build steps. ``leases/``: layers that a build counts on
-before an image does. ``host/``: see :mod:`.host`. ``ingest/``: under construction or being removed (see :mod:`.durable`).
+``blobs/sha256/<hex>``: configs, manifests, and layers as they came or were shipped. ``manifests/<config>.json``: an image and its
+layers (:class:`.records.Record`). ``snapshots/<32 hex of chain id>/``: ``diff/``, ``layer.json``, and ``blobs.json`` where the layer is
+in ``blobs/`` too. ``refs/``: names. ``cache/``: build steps. ``leases/``: layers and blobs that somebody counts on before an image does.
+``host/``: see :mod:`.host`. ``ingest/``: under construction or being removed (see :mod:`.durable`, :mod:`.ingest`).
 
 What is named is whole. The lock is held shared by whoever adds something that refers to something else, and alone by whoever
 removes: so nothing goes away between the look and the reference. Nothing slow happens under it.
@@ -12,28 +13,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import ImageError, NotFound, StateError, UsageError, near
+from ..errors import ImageError, NotFound, UsageError, near
 from ..linux import trees
-from ..protocol import ImageHistory, ImageInfo
-from . import durable, host, layers, reference
-from .records import LEASE, Layer, Records, canonical, compact, digest, read_json
+from ..protocol import ImageHistory, ImageInfo, Pruned
+from . import collect, durable, host, layers, reference
+from .collect import InUse
+from .records import Layer, Name, Record, Records, canonical, compact, digest, read_json
 from .view import Rootfs
+
+if TYPE_CHECKING:
+    from .descriptor import Descriptor  # a start of a container loads this module, and should not wait for that one
 
 __all__ = ["HOST_LABEL", "Image", "Layer", "Store"]
 
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 HOST_LABEL = "io.pycontainers.host"
-InUse = Iterable[str] | Callable[[], Iterable[str]]
-"""Ids of the images that containers use, or what finds them out."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Image:
     host: str
     rootfs: Rootfs
     names: tuple[str, ...] = field(default=())
+    digests: tuple[str, ...] = field(default=())
 
     @property
     def chain_id(self) -> str:
@@ -59,20 +60,29 @@ class Store(Records):
     # -- looking up
 
     def resolve(self, name: str) -> Image:
-        """An image by name, id, or start of an id (four characters at least). :raises NotFound: with near names."""
-        try:
-            meant = reference.parse(name)
-        except UsageError:
-            meant = None  # "sha256:…" is no name
+        """An image by name, name and digest, id, or start of an id (four characters at least). :raises NotFound: with near names."""
+        meant = _parsed(name)
         if meant is not None and (word := reference.reserved(meant)):
             return self._host() if word == "host" else self.scratch()
-        references = self.references()
-        image_id = references.get(meant.familiar) if meant is not None else None
-        image_id = image_id or self._by_id(name)
+        image_id = self.find(name)
         if image_id is None:
-            known = [*(familiar.removesuffix(":latest") for familiar in references), "host"]
+            known = [*(familiar.removesuffix(":latest") for familiar in self.references()), "host"]
             raise NotFound(f"no image {name!r}", near(name, known) or "images lists what is here; host is this machine's own system")
-        return self._load(image_id, references)
+        return self._load(image_id, self.named())
+
+    def find(self, name: str) -> str | None:
+        """Id of the image that is meant, whole or not."""
+        meant = _parsed(name)
+        if meant is None:
+            return self._by_id(name)  # "sha256:…" is no name
+        for found in self.named():
+            if meant.digest:
+                same = (found.reference.host, found.reference.path) == (meant.host, meant.path)
+                if same and meant.digest in (found.digest, found.reference.digest, self._manifest(found.image)):
+                    return found.image
+            elif found.familiar == meant.familiar:
+                return found.image
+        return self._by_id(name)
 
     def scratch(self) -> Image:
         """The empty image. Not in the store: its id is ""."""
@@ -91,11 +101,11 @@ class Store(Records):
 
     def images(self) -> list[Image]:
         """Every whole image, named or not, newest first."""
-        references = self.references()
+        names = self.named()
         found = []
         for image_id in self.saved():
             with contextlib.suppress(ImageError):  # resolving it by name or id says what is wrong with it
-                found.append(self._load(image_id, references))
+                found.append(self._load(image_id, names))
         return sorted(found, key=lambda image: (_seconds(image.config.get("created")), image.id), reverse=True)
 
     def info(self, image: Image) -> ImageInfo:
@@ -106,6 +116,9 @@ class Store(Records):
             sum(layer.size for layer in image.layers),
             bool(image.host),
             image.config,
+            image.digests,
+            tuple(layer.diff_id for layer in image.layers),
+            self._manifest(image.id),
         )
 
     def history(self, image: Image) -> list[ImageHistory]:
@@ -152,12 +165,26 @@ class Store(Records):
         :raises ImageError: the tree holds what a layer cannot (a name that starts with ``.wh.``, a path that is too long).
         """
         diff, size = layers.diff_id(tree)
+        return self.add_layer(tree, parent_chain, diff, size)
+
+    def add_layer(self, tree: str, parent_chain: str, diff: str, size: int, *, packed: bool = True, blobs: Sequence[Descriptor] = (),
+                  synced: bool = False) -> Layer:  # fmt: skip
+        """The same with what the caller knows: the diff id, and bytes of regular files.
+
+        :param packed: the layer's tar is what :mod:`.pack` makes of it. :param blobs: what of ``blobs/`` holds it.
+        :param synced: the caller has brought the tree to the disk.
+        """
         layer = self.layer_at(layers.chain_id(parent_chain, diff), diff, size)
         folder, building = os.path.dirname(layer.path), os.path.dirname(tree)
         if not os.path.isdir(folder):
-            data = compact({"diff_id": diff, "chain_id": layer.chain_id, "size": size, "parent": parent_chain})
-            durable.write(self.ingest, f"{building}/layer.json", data)
-            durable.sync_tree(tree)
+            data = {"diff_id": diff, "chain_id": layer.chain_id, "size": size, "parent": parent_chain, "packed": packed}
+            _write(f"{building}/layer.json", data)
+            if blobs:
+                _write(f"{building}/blobs.json", [blob.json() for blob in blobs])
+            if synced:
+                durable.sync_files(building)
+            else:
+                durable.sync_tree(building)
         with self.locked(shared=True):
             self.lease(folder)
             try:
@@ -169,7 +196,28 @@ class Store(Records):
                 durable.sync_folder(f"{self.root}/snapshots")
                 return layer
         self.discard(tree)
+        self.add_forms(layer, blobs)
         return layer
+
+    def add_forms(self, layer: Layer, blobs: Sequence[Descriptor]) -> None:
+        """These blobs hold this layer, too. They must be there, and leased."""
+        folder = os.path.dirname(layer.path)
+        with self.locked():
+            rows = self.blob_rows(folder)
+            new = [blob.json() for blob in blobs if blob.digest not in {row["digest"] for row in rows}]
+            if new and os.path.isdir(folder):
+                durable.write(self.ingest, f"{folder}/blobs.json", compact([*rows, *new]))
+
+    def leased_layer(self, chain: str, diff: str) -> Layer | None:
+        """A snapshot that is here, under a lease of this process's; None where there is none."""
+        layer = self.layer_at(chain, diff, 0)
+        folder = os.path.dirname(layer.path)
+        with self.locked(shared=True):
+            size = self.snapshot(folder).get("size")
+            if not isinstance(size, int) or not os.path.isdir(layer.path):
+                return None
+            self.lease(folder)
+        return replace(layer, size=size)
 
     def cached(self, key: str) -> Layer | None:
         """The layer that a build step with this key made, if it is still here. It stays until this build has saved its image."""
@@ -185,42 +233,55 @@ class Store(Records):
         durable.write(self.ingest, self.cache_path(key), data)
 
     def save_image(self, config: dict[str, Any], image_layers: list[Layer], host_identity: str) -> Image:
-        """Write config and manifest. The same input gives the same id. :raises ImageError: a layer is not in the store any more."""
-        data = canonical(config)
-        image_id = digest(data)
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, "digest": image_id, "size": len(data)},
-            # Layer tars are made from the snapshots when they are shipped: digest and diff id of a plain tar are the same.
-            "layers": [{"mediaType": LAYER_TYPE, "digest": layer.diff_id, "size": layer.size} for layer in image_layers],
-            "annotations": {HOST_LABEL: host_identity} if host_identity else {},
-        }
-        rows = [[layer.diff_id, layer.chain_id, layer.size] for layer in image_layers]
+        """Write a config of ours and the record. The same input gives the same id. Its manifest is made when it is shipped.
+
+        :raises ImageError: a layer is not in the store any more.
+        """
+        return self.add_image(canonical(config), image_layers, host_identity)
+
+    def add_image(self, config: bytes, image_layers: Sequence[Layer], host_identity: str = "", manifest: bytes = b"") -> Image:
+        """An image as it came: config and manifest keep their bytes, and so their digests. The record makes it exist.
+
+        :param manifest: b"" for none. It becomes the image's own if it has none, or one of which a layer is missing here.
+        :raises ImageError: a layer is not in the store any more.
+        """
+        image_id = digest(config)
+        rows = tuple((layer.diff_id, layer.chain_id, layer.size) for layer in image_layers)
         with self.locked(shared=True):
             for layer in image_layers:
                 if not os.path.isdir(layer.path):
                     raise ImageError(f"layer {layer.chain_id[7:19]} was removed while the image was built", "build it again")
-            if not os.path.exists(self.manifest_path(image_id)):
-                self.add_blob(data)
-                self.add_blob(canonical(manifest))
-                # The image exists from here on; its blobs do already.
-                entry = compact({"layers": rows, "host": host_identity, "manifest": manifest})
-                durable.write(self.ingest, self.manifest_path(image_id), entry)
-            self.release([os.path.dirname(layer.path) for layer in image_layers])
-        return self._load(image_id, self.references())
+            chosen = self._manifest(image_id)
+            if manifest and not self.whole(chosen) and (self.whole(manifest) or not chosen):
+                chosen = digest(manifest)
+                self.add_blob(manifest)
+            record = Record(rows, host_identity, chosen)
+            self.add_blob(config)
+            if self.kept_as(image_id) != record:
+                self.write_record(image_id, record)  # the image exists from here on; its blobs do already
+            self.release(os.path.dirname(layer.path) for layer in image_layers)
+        return self._load(image_id, self.named())
 
-    def tag(self, image_id: str, name: str) -> None:
-        """Let ``name`` mean this image from now on. :raises UsageError: not a name. :raises NotFound: no such image."""
-        found = reference.check_free(name)
+    def whole(self, manifest: str | bytes) -> bool:
+        """Whether everything that a manifest (its digest, or its bytes) names is in ``blobs/``: it can be shipped as it is."""
+        try:
+            data = read_json(self.blob_path(manifest)) if isinstance(manifest, str) else json.loads(manifest)
+            return all(os.path.exists(self.blob_path(row["digest"])) for row in data["layers"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def tag(self, image_id: str, name: str | reference.Reference, digest: str = "") -> None:
+        """Let ``name`` mean this image from now on.
+
+        :param digest: by which a registry knows it under this name. :raises UsageError: not a name. :raises NotFound: no such image.
+        """
+        found = reference.check_free(name) if isinstance(name, str) else name
         if not image_id or image_id.startswith("host:"):
             raise ImageError(f"{'host' if image_id else 'the empty image'} cannot be tagged", "build something on it first")
         with self.locked():
             if not os.path.exists(self.manifest_path(image_id)):
                 raise NotFound(f"no image {image_id[:19]}", "it was removed: build it again")
-            entry = {"host": found.host, "path": found.path, "tag": found.tag}
-            data = compact({"reference": entry, "image": image_id, "updated": time.time()})
-            durable.write(self.ingest, self.reference_path(found), data)
+            self.write_name(found, image_id, digest)
 
     def untag(self, name: str) -> None:
         """Take a name away; the image stays. :raises NotFound: no image has it."""
@@ -232,102 +293,13 @@ class Store(Records):
 
     # -- removing
 
-    def remove(self, name: str, force: bool = False, in_use: InUse = ()) -> list[str]:
-        """Take the name away; delete the image when nothing names it any more. Lines that say what was done.
+    def remove(self, name: str, force: bool = False, in_use: InUse = ()) -> Pruned:
+        """See :func:`.collect.remove`."""
+        return collect.remove(self, name, force, in_use)
 
-        :param force: also when several names mean it, or a container uses it (it is only untagged then).
-        :raises StateError: a container uses the image and it would be deleted.
-        """
-        image_id = self._removable(name)
-        used = set(in_use() if callable(in_use) else in_use)
-        graves: list[str] = []
-        with self.locked():
-            references = self.references()
-            names = sorted(familiar for familiar, meant in references.items() if meant == image_id)
-            by_name = _familiar(name) in names
-            gone = [_familiar(name)] if by_name else names
-            last = set(names) <= set(gone)
-            if not by_name and len(names) > 1 and not force:
-                raise StateError(f"image {image_id[7:19]} has {len(names)} names", "remove it by name, or use force: rmi -f")
-            if last and image_id in used and not force:
-                hint = "remove the container first, or use force: rmi -f (untags alone)"
-                raise StateError(f"image {name!r} is used by a container", hint)
-            for familiar in gone:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.reference_path(reference.parse(familiar)))
-            said = [f"Untagged: {familiar}" for familiar in gone]
-            if last and image_id not in used:
-                said.append(self._delete(image_id))
-                said += self._drop_snapshots(graves)
-        durable.empty(graves)
-        return said
-
-    def prune(self, in_use: InUse = ()) -> list[str]:
-        """Delete images without a name that no container uses, the build cache, and layers and host bases that nothing needs."""
-        durable.sweep(self.ingest)
-        used = set(in_use() if callable(in_use) else in_use)
-        graves: list[str] = []
-        with self.locked():
-            named = set(self.references().values())
-            said = [self._delete(image_id) for image_id in sorted(self.saved() - named - used)]
-            for entry in os.scandir(f"{self.root}/cache"):
-                os.unlink(entry.path)
-            said += self._drop_snapshots(graves)
-            self._drop_blobs()
-            said += self._drop_hosts(used, graves)
-        durable.empty(graves)
-        return said
-
-    def _removable(self, name: str) -> str:
-        """Id of the image that is meant, also of a damaged one."""
-        familiar = _familiar(name)
-        if familiar in ("host:latest", "scratch:latest"):
-            raise StateError(f"image {name!r} cannot be removed", "it is this machine's own system" if "host" in name else "it is empty")
-        image_id = self.references().get(familiar) or self._by_id(name)
-        return image_id or self.resolve(name).id
-
-    def _delete(self, image_id: str) -> str:
-        """The manifest first: without it the image does not exist, whatever happens next."""
-        manifest_blob = ""
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-            manifest_blob = digest(canonical(read_json(self.manifest_path(image_id))["manifest"]))
-        for path in (self.manifest_path(image_id), self.blob_path(image_id), self.blob_path(manifest_blob)):
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                os.unlink(path)
-        return f"Deleted: {image_id}"
-
-    def _drop_snapshots(self, graves: list[str]) -> list[str]:
-        """Find snapshots that no image, no cache entry and no build refers to. A container keeps its image, and so its layers."""
-        needed = self.leased()
-        for kept in self.kept():
-            needed |= {os.path.dirname(self.layer_at(chain, diff, size).path) for diff, chain, size in kept["layers"]}
-        for entry in os.scandir(f"{self.root}/cache"):
-            layer = self.cache_entry(entry.path)
-            if layer is not None:
-                needed.add(os.path.dirname(layer.path))
-        gone = sorted(entry.path for entry in os.scandir(f"{self.root}/snapshots") if entry.path not in needed)
-        # Renamed here, under the lock: a snapshot that is being emptied must not be found.
-        graves += [durable.bury(self.ingest, path) for path in gone]
-        return [f"Deleted layer: {os.path.basename(path)}" for path in gone]
-
-    def _drop_blobs(self) -> None:
-        """What a process left that was killed between a blob and its manifest."""
-        needed = {image_id.removeprefix("sha256:") for image_id in self.saved()}
-        needed |= {digest(canonical(kept["manifest"])).removeprefix("sha256:") for kept in self.kept()}
-        for entry in os.scandir(f"{self.root}/blobs/sha256"):
-            if entry.name not in needed:
-                os.unlink(entry.path)
-
-    def _drop_hosts(self, used: set[str], graves: list[str]) -> list[str]:
-        """Bases of this machine's earlier states. A young one may be what a build stands on."""
-        needed = {image.removeprefix("host:") for image in used if image.startswith("host:")}
-        needed |= {kept["host"] for kept in self.kept()}
-        said = []
-        for identity in host.outdated(self.root, LEASE):
-            if identity not in needed:
-                graves.append(durable.bury(self.ingest, f"{self.root}/host/{identity}"))
-                said.append(f"Deleted host base: {identity}")
-        return said
+    def prune(self, in_use: InUse = ()) -> Pruned:
+        """See :func:`.collect.prune`."""
+        return collect.prune(self, in_use)
 
     # -- inside
 
@@ -335,20 +307,26 @@ class Store(Records):
         base = host.base(self.root)
         return Image(f"host:{base.identity}", base.config, (), base.identity, base.rootfs, ("host",))
 
-    def _load(self, image_id: str, references: dict[str, str]) -> Image:
+    def _load(self, image_id: str, named: list[Name]) -> Image:
+        kept = self.record(image_id)
         try:
-            config = read_json(self.blob_path(image_id))
-            kept = read_json(self.manifest_path(image_id))
-        except (FileNotFoundError, ValueError):
-            raise ImageError(f"image {image_id[:19]} is damaged: its config or manifest cannot be read", "build it again") from None
-        found = tuple(self.layer_at(chain, diff, size) for diff, chain, size in kept["layers"])
+            with open(self.blob_path(image_id), "rb") as file:
+                config = _view(json.loads(file.read(), object_pairs_hook=_without_nulls), kept.host)
+        except (FileNotFoundError, ValueError, AttributeError):
+            raise ImageError(f"image {image_id[:19]} is damaged: its config cannot be read", "get or build it again") from None
+        found = tuple(self.layer_at(chain, diff, size) for diff, chain, size in kept.layers)
         for layer in found:
             if not os.path.isdir(layer.path):
-                raise ImageError(f"image {image_id[:19]} is damaged: layer {layer.chain_id[7:19]} is missing", "build it again")
-        below = host.rootfs(self.root, kept["host"]) if kept["host"] else self.scratch().rootfs
+                raise ImageError(f"image {image_id[:19]} is damaged: layer {layer.chain_id[7:19]} is missing", "get or build it again")
+        below = host.rootfs(self.root, kept.host) if kept.host else self.scratch().rootfs
         stack = Rootfs((*below.layers, *(layer.path for layer in found)), below.folders, below.base)
-        names = tuple(sorted(name for name, meant in references.items() if meant == image_id))
-        return Image(image_id, config, found, kept["host"], stack, names)
+        mine = [name for name in named if name.image == image_id]
+        digests = {replace(name.reference, tag="", digest=name.digest).familiar for name in mine if name.digest}
+        return Image(image_id, config, found, kept.host, stack, tuple(sorted(name.familiar for name in mine)), tuple(sorted(digests)))
+
+    def _manifest(self, image_id: str) -> str:
+        kept = self.kept_as(image_id)
+        return kept.manifest if kept is not None else ""
 
     def _by_id(self, text: str) -> str | None:
         start = text.removeprefix("sha256:").lower()
@@ -359,11 +337,32 @@ class Store(Records):
             raise ImageError(f"{text!r} is the start of {len(found)} image ids", "give more characters")
         return found[0] if found else None
 
-def _familiar(name: str) -> str:
+
+def _without_nulls(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Go writes null for what is empty; for who reads here it is not there."""
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _view(config: dict[str, Any], host_identity: str) -> dict[str, Any]:
+    """A config as it is read. That an image stands on this machine's base is for the record to say, and not for whoever made it."""
+    labels = (config.get("config") or {}).get("Labels") or {}
+    if labels.get(HOST_LABEL, host_identity) == host_identity:
+        return config
+    kept = {name: value for name, value in labels.items() if name != HOST_LABEL}
+    return {**config, "config": {**config["config"], "Labels": kept}}
+
+
+def _write(path: str, data: Any) -> None:
+    """Into a folder that nobody sees yet, to be synced with it."""
+    with open(path, "xb") as file:
+        file.write(compact(data))
+
+
+def _parsed(name: str) -> reference.Reference | None:
     try:
-        return reference.parse(name).familiar
+        return reference.parse(name)
     except UsageError:
-        return ""
+        return None
 
 
 def _seconds(text: str | None) -> float:

@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pycontainers.errors import ImageError, NotFound, StateError, UsageError
-from pycontainers.images import durable
+from pycontainers.images import durable, reference
+from pycontainers.images.descriptor import Descriptor
+from pycontainers.images.manifest import digest, make
 from pycontainers.images.store import Image, Layer, Store
 from pycontainers.images.view import View
 
@@ -219,6 +222,77 @@ def test_work_on_another_machine_is_left_alone_for_a_day(store: Store) -> None:
         assert not durable.abandoned(name)
         os.utime(name, (0, time.time() - 2 * 86400))
         assert durable.abandoned(name)
+
+
+# -- images from outside
+
+
+def outside(store: Store, layer: Callable[..., Layer], **config_of: object) -> tuple[Image, bytes, bytes]:
+    """An image as if it had come from a registry: one layer, and a blob for it."""
+    made = layer({"/a": "1"})
+    blob = b"as it came"
+    store.add_blob(blob)
+    form = Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest(blob), len(blob))
+    store.add_forms(made, [form])
+    raw = json.dumps({"os": "linux", "config": config_of, "rootfs": {"type": "layers", "diff_ids": [made.diff_id]}}, indent=3).encode()
+    sent = b" " + make(Descriptor("application/vnd.oci.image.config.v1+json", digest(raw), len(raw)), [form]).raw
+    return store.add_image(raw, [made], manifest=sent), raw, sent
+
+
+def test_an_image_from_outside_keeps_its_bytes(store: Store, layer: Callable[..., Layer]) -> None:
+    made, raw, sent = outside(store, layer, Env=["A=b"], Cmd=None)
+    assert made.id == digest(raw) and Path(store.blob_path(made.id)).read_bytes() == raw
+    assert made.config["config"] == {"Env": ["A=b"]}, "null is what is not there"
+    info = store.info(made)
+    assert info.manifest == digest(sent) and Path(store.blob_path(info.manifest)).read_bytes() == sent and store.whole(info.manifest)
+    store.tag(made.id, reference.parse("example.com/a:1"), digest(sent))
+    store.tag(made.id, "mine")
+    info = store.info(store.resolve("mine"))
+    assert info.digests == (f"example.com/a@{digest(sent)}",) and info.layers == (made.layers[0].diff_id,)
+    for name in (f"example.com/a@{digest(sent)}", f"example.com/a:1@{digest(sent)}", f"mine@{digest(sent)}"):
+        assert store.resolve(name).id == made.id
+    with pytest.raises(NotFound):
+        store.resolve(f"example.com/b@{digest(sent)}")
+
+
+def test_a_label_from_outside_makes_no_host_image(store: Store, layer: Callable[..., Layer]) -> None:
+    """It would let an image say which folders of this machine it has for its own."""
+    made, _, _ = outside(store, layer, Labels={"io.pycontainers.host": store.resolve("host").host, "a": "b"})
+    assert made.host == "" and made.config["config"]["Labels"] == {"a": "b"} and made.rootfs.folders == ("/",)
+
+
+def test_blobs_go_with_the_image(store: Store, layer: Callable[..., Layer]) -> None:
+    made, raw, sent = outside(store, layer)
+    store.tag(made.id, "a")
+    assert store.prune() == [] and len(files(store, "blobs/sha256")) == 3
+    store.add_blob(b"leased")
+    store.lease(store.blob_path(digest(b"leased")))
+    gone = store.remove("a")
+    assert gone.reclaimed == 1 + len(b"as it came") + len(raw) + len(sent)
+    assert files(store, "blobs/sha256") == {digest(b"leased")[7:]}
+    store.release([store.blob_path(digest(b"leased"))])
+    assert store.prune().reclaimed == len(b"leased") and files(store, "blobs/sha256") == set()
+
+
+def test_a_second_manifest_counts_where_the_first_misses_a_layer(store: Store, layer: Callable[..., Layer]) -> None:
+    made, raw, sent = outside(store, layer)
+    other = sent + b" "
+    store.add_image(raw, made.layers, manifest=other)
+    assert store.info(store.resolve(made.id)).manifest == digest(sent)
+    missing = sent.replace(digest(b"as it came").encode(), digest(b"x").encode())
+    for manifest in (missing, other):
+        store.write_record(made.id, replace(store.record(made.id), manifest=""))
+        store.add_image(raw, made.layers, manifest=missing)
+        store.add_image(raw, made.layers, manifest=manifest)
+        assert store.info(store.resolve(made.id)).manifest == digest(manifest)
+
+
+def test_a_record_of_an_earlier_version(store: Store, image: Make) -> None:
+    made = image("old")
+    path = store.manifest_path(made.id)
+    kept = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps({**kept, "manifest": {"schemaVersion": 2}}))
+    assert store.resolve("old").layers == made.layers and store.info(store.resolve("old")).manifest == ""
 
 
 _BEGIN = """
