@@ -149,7 +149,7 @@ class NativeEngine:
         fd = client.body_fd(stdin) if stdin is not None else -1
         started = time.time()
         try:
-            session = self._execute(container, container_id, config, fd, drive is not None, size)
+            session, record = self._execute(container, container_id, config, fd, drive is not None, size)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -157,17 +157,18 @@ class NativeEngine:
             drive(session) if drive is not None else _pass_on(session, on_output)
         mark("client", "exec ended")
         found = session.exit or {}
-        self._journal_exec("exec_die", container_id, exitCode=found.get("code", "unknown"))
+        self._journal_exec("exec_die", record, exitCode=found.get("code", "unknown"))
         error = "" if session.exit or not session.over else "the worker of this exec was killed: its exit code is unknown"
         return ExitStatus(code=found.get("code"), signal=found.get("signal", 0), started=started, finished=time.time(), error=error)
 
     def exec_detached(self, container: str, config: ExecConfig) -> None:
         self._begin()
-        self._execute(container, self._id(container), config, -1, False, None).close()
+        self._execute(container, self._id(container), config, -1, False, None)[0].close()
 
     def _execute(
         self, called: str, container_id: str, config: ExecConfig, stdin: int, feed: bool, size: tuple[int, int] | None
-    ) -> Executed:
+    ) -> tuple[Executed, dict[str, Any]]:
+        """The session, and the container's record."""
         if not config.command:
             raise UsageError("exec needs a command", "exec CONTAINER COMMAND [ARG...]")
         request = {
@@ -181,8 +182,9 @@ class NativeEngine:
             "size": size,
         }
         session = client.run_exec(self.paths, container_id, request, stdin=stdin, feed=feed)
-        self._journal_exec(f"exec_start: {' '.join(config.command)}", container_id)
-        return session
+        record = state.read(self.folders.path(container_id), "container.json") or {"id": container_id}  # removed meanwhile
+        self._journal_exec(f"exec_start: {' '.join(config.command)}", record)
+        return session, record
 
     def stop(self, container: str, timeout: float | None = None, signal: str = "") -> ContainerInfo:
         message = {"op": "stop", "timeout": timeout, "signal": signals.number(signal) if signal else None}
@@ -469,11 +471,9 @@ class NativeEngine:
     def _journal(self, action: str, info: ContainerInfo) -> None:
         journal.record(str(self.paths.home), action, info.id, {**info.labels, "image": info.image, "name": info.name})
 
-    def _journal_exec(self, action: str, container_id: str, **attributes: object) -> None:
+    def _journal_exec(self, action: str, record: dict[str, Any], **attributes: object) -> None:
         """By us: the worker stands inside the container, where no path of ours means what it should."""
-        record = state.read(self.folders.path(container_id), "container.json")
-        if record is not None:
-            journal.record(str(self.paths.home), action, container_id, journal.of(record, **attributes))
+        journal.record(str(self.paths.home), action, record["id"], journal.of(record, **attributes))
 
     def _abandon(self, container_id: str) -> None:
         """Remove a container whose start failed or was interrupted: the start may go on without us, so it is seen to its end."""

@@ -47,8 +47,8 @@ def main(folder: str, request: dict[str, Any], conn: socket.socket, fds: list[in
             pass  # the client is gone; the process goes on, as with Docker
         mark("exec", "started")
         work.let_go()
-        process.wait_gone(work.pid, _LINGER)
-        orders.close()
+        if not process.wait_gone(work.pid, _LINGER):
+            orders.close()
         status = work.wait()
         mark("exec", "ended")
         try:
@@ -81,6 +81,21 @@ def probe(folder: str, command: list[str], writer: int, program: seccomp.Filter 
         os.write(writer, error.message.encode())
     finally:
         os._exit(code)
+
+
+def rehearse() -> None:
+    """Go through the motions ahead of need, with this process in a container's place: the pages that a worker writes to are its own by
+    then, and it has room for what it will read. That spares an exec a millisecond, and takes one megabyte while the worker waits."""
+    process_ = {"args": [""], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+    profile = [{"names": [f"call {number}" for number in range(400)]}] * 2  # a specification is mostly its seccomp profile
+    spec = json.loads(json.dumps({"process": process_, "linux": {"cgroupsPath": "/", "seccomp": profile}}))
+    try:
+        groups = [cgroups.open(spec["linux"]["cgroupsPath"])]
+        target = Target(spec, process.identity(os.getpid()), called="", about={}, kinds=(), groups=groups, keyring="")
+        Exec(target, _process(spec["process"], {"command": [""]}), None)
+        os.close(target.pidfd)
+    except (OSError, ContainersError):
+        pass  # what is wrong is told to whoever needs the worker
 
 
 def _of(folder: str, request: dict[str, Any], programs: Programs, death_signal: int = 0) -> Exec:

@@ -101,6 +101,7 @@ class Launcher(server.Server):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         self._forget()
+        exec_worker.rehearse()
         message, fds = sockets.receive(orders)
         if message is None:
             return  # the launcher has ended: this one was not needed
