@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pycontainers.engines.native import NativeEngine
-from pycontainers.network import client as network
 from pycontainers.paths import Paths, paths
 from pycontainers.protocol import ContainerConfig, ExitStatus
+from pycontainers.runtime import network
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,11 +9,10 @@ from typing import Any
 
 from ..errors import ContainersError
 from ..linux import cgroups, holder
-from ..network import client as network
 from ..network import wayout
 from ..paths import Paths
 from ..protocol import Check
-from ..runtime import client, isolation
+from ..runtime import client, isolation, network
 
 
 def doctor(paths: Paths) -> list[Check]:

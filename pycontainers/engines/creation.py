@@ -7,7 +7,6 @@ import dataclasses
 import os
 import secrets
 import stat
-import sys
 import time
 from typing import Any
 
@@ -118,8 +117,8 @@ def before_start(paths: Paths, container_id: str) -> None:
             with contextlib.suppress(FileExistsError):  # a file
                 os.makedirs(mount["source"], exist_ok=True)
     if record.get("network") == "bridge":
-        from ..network import client as network
         from ..network import wayout
+        from ..runtime import network
 
         if os.geteuid() != 0:
             client.connect(paths).close()  # one that is replaced takes its namespaces along: the way out must be that of the new ones
@@ -260,8 +259,6 @@ def _record(
         "auto_remove": config.auto_remove,
         "stop_signal": config.stop_signal or image_config.get("StopSignal") or "SIGTERM",
         "notebook": os.environ.get("JPY_SESSION_NAME", ""),
-        # whose packages the network helper needs; a supervisor may have to start it when no notebook is there
-        "python": sys.executable,
     }
 
 

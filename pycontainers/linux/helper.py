@@ -21,6 +21,10 @@ from . import executable, process, sockets
 LISTEN_FD = "PYCONTAINERS_LISTEN_FD"
 """Environment variable of a starting helper: the number of the listening socket."""
 
+Start = Callable[[socket.socket, str], Callable[[], int]]
+"""Start a helper that inherits this listening socket and writes to this log file. What is returned is called after the greeting: it waits
+for what was started, where that is a child of ours, and gives its exit code."""
+
 LOG_LIMIT = 256 * 1024
 """Bytes of a helper's log file before it begins anew."""
 
@@ -30,33 +34,30 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def connect(
     socket_path: str | os.PathLike[str],
     name: str,
-    argv: Sequence[str],
+    start: Start,
     version: str,
     lock_dir: str | os.PathLike[str],
     timeout: float = 10.0,
-    read_only: bool = False,
 ) -> socket.socket:
     """A connection to the helper ``name``, greeted and of this ``version``; it is started, or replaced, where needed.
 
-    :param argv: how to start it. It gets the listening socket as an inherited descriptor, its number in ``LISTEN_FD``, a clean
-        environment, ``/`` as its folder, ``/dev/null`` as stdin and stdout, and ``<name>.log`` beside the socket as stderr.
+    :param start: how to start it: :func:`executed`, or as a fork of a helper that runs already.
     :param timeout: seconds for everything here; also stays set on the socket.
-    :param read_only: execute its program from a read-only mount (:mod:`.executable`): a helper whose forks enter containers.
     :raises HelperError: it could not be started or does not answer; the hint is the last line of its log.
     """
     path = os.fspath(socket_path)
     deadline = time.monotonic() + timeout
     while True:
-        sock, child = _connect_or_start(path, name, argv, os.fspath(lock_dir), deadline, read_only)
+        sock, wait = _connect_or_start(path, name, start, os.fspath(lock_dir), deadline)
         try:
             greeting = _greeting(sock, path, name)
-            if child is not None:
+            if wait is not None:
                 # Never wait before the greeting: it comes after the helper has cut itself loose, so this returns at once.
-                _reap(child, name, path, greeting is None)
+                _reap(wait, name, path, greeting is None)
             if greeting is not None and greeting.get("version") == version:
                 sock.settimeout(timeout)
                 return sock
-            if child is not None and greeting is not None:
+            if wait is not None and greeting is not None:
                 raise HelperError(f"the helper {name} just started is version {greeting.get('version')}, not {version}")
             if greeting is not None:
                 _replace(sock, greeting, name, deadline)
@@ -67,6 +68,43 @@ def connect(
         sock.close()
         if time.monotonic() >= deadline:
             raise HelperError(f"the helper {name} does not stay", last_log_line(path, name))
+
+
+def executed(argv: Sequence[str], read_only: bool = False) -> Start:
+    """Start a helper as a program. It gets the listening socket as an inherited descriptor, its number in ``LISTEN_FD``, a clean
+    environment, ``/`` as its folder, ``/dev/null`` as stdin and stdout, and its log as stderr.
+
+    :param read_only: execute it from a read-only mount (:mod:`.executable`): a helper whose forks enter containers.
+    """
+    return lambda listener, log: _execute(listener, log, argv, read_only)
+
+
+def _execute(listener: socket.socket, log: str, argv: Sequence[str], read_only: bool) -> Callable[[], int]:
+    import subprocess  # only here: most calls find the helper running and do not need it
+
+    environment = {"PATH": _PATH, "LANG": "C.UTF-8", LISTEN_FD: str(listener.fileno())}
+    stderr = open_log(log)
+    program, guard = executable.guarded(os.path.realpath(argv[0]), environment) if read_only else (None, -1)
+    try:
+        # Without preexec_fn Python starts this by vfork: the calling process, large and threaded, is never copied.
+        return subprocess.Popen(
+            list(argv),
+            executable=program,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            close_fds=True,
+            pass_fds=[listener.fileno()],
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        ).wait
+    except OSError as error:
+        raise HelperError(f"{argv[0]} could not be started: {error.strerror}") from None
+    finally:
+        os.close(stderr)
+        if guard >= 0:
+            os.close(guard)
 
 
 def request(
@@ -102,9 +140,9 @@ def request(
 
 
 def _connect_or_start(
-    path: str, name: str, argv: Sequence[str], lock_dir: str, deadline: float, read_only: bool
-) -> tuple[socket.socket, Any]:
-    """``(connection, None)``, or ``(connection, Popen)`` where the helper had to be started."""
+    path: str, name: str, start: Start, lock_dir: str, deadline: float
+) -> tuple[socket.socket, Callable[[], int] | None]:
+    """``(connection, None)``, or with how to wait for what was started where the helper had to be."""
     sock = _try_connect(path, name, deadline)
     if sock is not None:
         return sock, None
@@ -113,13 +151,12 @@ def _connect_or_start(
         if sock is not None:
             return sock, None
         with sockets.listen(path) as listener:
-            child = _start(listener, path, name, argv, read_only)
+            wait = start(listener, log_path(path, name))
         # Our copy of the listening socket is closed: a helper that dies now ends the connection instead of leaving it to wait.
         sock = _try_connect(path, name, deadline)
     if sock is None:
-        child.wait()
-        raise HelperError(f"the helper {name} did not start (exit code {child.returncode})", last_log_line(path, name))
-    return sock, child
+        raise HelperError(f"the helper {name} did not start (exit code {wait()})", last_log_line(path, name))
+    return sock, wait
 
 
 def _try_connect(path: str, name: str, deadline: float) -> socket.socket | None:
@@ -129,34 +166,6 @@ def _try_connect(path: str, name: str, deadline: float) -> socket.socket | None:
         return None
     except TimeoutError:
         raise HelperError(f"the helper {name} does not accept connections at {path}", last_log_line(path, name)) from None
-
-
-def _start(listener: socket.socket, path: str, name: str, argv: Sequence[str], read_only: bool) -> Any:
-    import subprocess  # only here: most calls find the helper running and do not need it
-
-    environment = {"PATH": _PATH, "LANG": "C.UTF-8", LISTEN_FD: str(listener.fileno())}
-    log = open_log(log_path(path, name))
-    program, guard = executable.guarded(os.path.realpath(argv[0]), environment) if read_only else (None, -1)
-    try:
-        # Without preexec_fn Python starts this by vfork: the calling process, large and threaded, is never copied.
-        return subprocess.Popen(
-            list(argv),
-            executable=program,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            close_fds=True,
-            pass_fds=[listener.fileno()],
-            cwd="/",
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise HelperError(f"the helper {name} could not be started: {argv[0]}: {error.strerror}") from None
-    finally:
-        os.close(log)
-        if guard >= 0:
-            os.close(guard)
 
 
 def _greeting(sock: socket.socket, path: str, name: str) -> dict[str, Any] | None:
@@ -170,8 +179,8 @@ def _greeting(sock: socket.socket, path: str, name: str) -> dict[str, Any] | Non
     return greeting
 
 
-def _reap(child: Any, name: str, path: str, ended: bool) -> None:
-    code = child.wait()
+def _reap(wait: Callable[[], int], name: str, path: str, ended: bool) -> None:
+    code = wait()
     if ended:
         raise HelperError(f"the helper {name} ended before its greeting (exit code {code})", last_log_line(path, name))
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import ipaddress
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+try:
+    from _blake2 import blake2b  # what hashlib gives, without OpenSSL, which would be 3 MB more
+except ImportError:
+    from hashlib import blake2b
+
 from ..errors import NetworkError, NotFound
+from ..linux import files
 from . import links, messages
 from .addresses import Leases, mac
 from .batch import NLM_F_ACK, Netlink, NetlinkError
@@ -23,36 +26,39 @@ from .batch import NLM_F_ACK, Netlink, NetlinkError
 DEFAULT = "bridge"
 """The network that containers get (Docker's name)."""
 
-SUBNETS = tuple(ipaddress.IPv4Network(text) for text in (
+SUBNETS = (
     "10.89.0.0/16", "10.90.0.0/16", "10.91.0.0/16", "10.92.0.0/16", "10.93.0.0/16", "10.94.0.0/16", "10.95.0.0/16",
     "10.189.0.0/16", "172.29.0.0/16", "172.30.0.0/16", "172.31.0.0/16",
     *(f"192.168.{third}.0/24" for third in range(128, 160)),
-))
+)
 """Tried in this order: away from Docker's 172.17.0.0/16 and on, and from Podman's 10.88.0.0/16."""
 
 _RTN_BROADCAST, _RTN_MULTICAST = 3, 5
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 
 
-def names(home: Path) -> tuple[str, str]:
+def names(home: str) -> tuple[str, str]:
     """``(bridge, table)`` of the state under ``home``: each home has its own, so that tests and second homes do not meet."""
-    if home == Path("/var/lib/pycontainers"):
+    if home == "/var/lib/pycontainers":
         return "pyct0", "pycontainers"
-    mark = hashlib.sha256(os.fsencode(home)).hexdigest()[:6]
+    mark = blake2b(os.fsencode(home), digest_size=3).hexdigest()
     return f"pyctb-{mark}", f"pycontainers_{mark}"
 
 
-def orphans(links_folder: Path = Path("/sys/class/net")) -> list[tuple[str, str]]:
+def orphans(links_folder: str = "/sys/class/net") -> list[tuple[str, str]]:
     """``(bridge, table)`` of homes that do not exist any more: somebody deleted the folder before the network was taken down.
 
     Each bridge carries its home as its alias.
     """
     found = []
-    for alias in links_folder.glob("pyctb-*/ifalias"):
+    for link in os.listdir(links_folder):
+        if not link.startswith("pyctb-"):
+            continue
         with contextlib.suppress(OSError):
-            home = Path(alias.read_text().strip())
+            with open(f"{links_folder}/{link}/ifalias", "rb") as alias:
+                home = os.fsdecode(alias.read().strip())
             bridge, table = names(home)
-            if home.is_absolute() and bridge == alias.parent.name and not home.exists():
+            if os.path.isabs(home) and bridge == link and not os.path.exists(home):
                 found.append((bridge, table))
     return found
 
@@ -64,20 +70,21 @@ class Network:
     """
 
     def __init__(
-        self, folder: Path, bridge: str, netlink: Netlink, subnets: tuple[ipaddress.IPv4Network, ...] = SUBNETS
+        self, folder: str, bridge: str, netlink: Netlink, subnets: tuple[ipaddress.IPv4Network, ...]
     ) -> None:
-        self.folder, self.bridge, self.netlink, self.subnets = folder, bridge, netlink, subnets
+        self.folder, self.name, self.bridge, self.netlink, self.subnets = folder, os.path.basename(folder), bridge, netlink, subnets
         self.index = 0
         self._leases: Leases | None = None
 
     @property
-    def file(self) -> Path:
-        return self.folder / "network.json"
+    def file(self) -> str:
+        return f"{self.folder}/network.json"
 
     def saved(self) -> ipaddress.IPv4Network | None:
         """The subnet that this network has on disk, None for a new one (or one whose file a power cut emptied)."""
         try:
-            return ipaddress.IPv4Network(json.loads(self.file.read_text())["subnet"])
+            with open(self.file, "rb") as file:
+                return ipaddress.IPv4Network(json.loads(file.read())["subnet"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -86,8 +93,8 @@ class Network:
         if self._leases is None:
             subnet = self.saved()
             if subnet is None:
-                raise NotFound(f"the network {self.folder.name} has no bridge yet")
-            self._leases = Leases(self.folder / "leases", subnet)
+                raise NotFound(f"the network {self.name} has no bridge yet")
+            self._leases = Leases(f"{self.folder}/leases", subnet)
         return self._leases
 
     def ensure(self) -> None:
@@ -105,7 +112,7 @@ class Network:
             if subnet is None:
                 subnet = self._choose()
                 self._save(subnet)
-            self._leases = Leases(self.folder / "leases", subnet)
+            self._leases = Leases(f"{self.folder}/leases", subnet)
             try:
                 self.index = index or self._create()
                 self._address(subnet)
@@ -120,10 +127,11 @@ class Network:
                 links.delete(self.netlink, name)  # its container has given its address back, but its namespace is still there
             gone = links.delete(self.netlink, self.bridge)
             self.index, self._leases = 0, None
-            self.file.unlink(missing_ok=True)
-            for folder in (self.folder / "leases", self.folder):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file)
+            for folder in (f"{self.folder}/leases", self.folder):
                 with contextlib.suppress(OSError):  # something else lies in it: leave it
-                    folder.rmdir()
+                    os.rmdir(folder)
         return gone
 
     def _create(self) -> int:
@@ -148,7 +156,7 @@ class Network:
     def _address(self, subnet: ipaddress.IPv4Network) -> None:
         message = links.address_message(self.index, subnet.network_address + 1, subnet)
         # The alias says whose it is, see orphans(); the kernel takes it for a link that is there, not while it is made.
-        alias = messages.attribute(messages.IFLA_IFALIAS, os.fsencode(self.folder.parent.parent))
+        alias = messages.attribute(messages.IFLA_IFALIAS, os.fsencode(os.path.dirname(os.path.dirname(self.folder))))
         up = messages.link(alias, index=self.index, flags=links.IFF_UP)
         parts = [(f"address {subnet.network_address + 1}", self.netlink.encode(message, messages.RTM_NEWADDR, links.CREATE), True),
                  ("up", self.netlink.encode(up, messages.RTM_NEWLINK, NLM_F_ACK), True)]
@@ -186,13 +194,8 @@ class Network:
         return used
 
     def _save(self, subnet: ipaddress.IPv4Network) -> None:
-        self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=self.folder, prefix=".network")
-        with os.fdopen(fd, "w") as file:
-            json.dump({"name": self.folder.name, "bridge": self.bridge, "subnet": str(subnet)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.file)
+        os.makedirs(self.folder, mode=0o711, exist_ok=True)
+        files.replace(self.file, json.dumps({"name": self.name, "bridge": self.bridge, "subnet": str(subnet)}).encode())
 
 
 @contextlib.contextmanager

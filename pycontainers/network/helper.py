@@ -1,26 +1,26 @@
-"""The network helper: a small resident process that makes links. ``python -m pycontainers.network.helper --help``.
+"""The network helper: a small resident process that makes links, forked from the launcher when the first one is wanted.
 
 Single-threaded, one request at a time; the files under ``home/networks`` and the kernel are its only memory, so it may be killed at any
-moment.
+moment. It lives beside the launcher, not under it: either may be replaced without the other.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import ipaddress
 import os
 import re
 import socket
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ContainersError, NetworkError, NotFound, StateError, UsageError
-from ..linux import holder, server, sockets
-from ..version import stamp
-from . import wayout
+from ..errors import NetworkError, NotFound, StateError, UsageError
+from ..linux import helper, holder, server, sockets
+from . import addresses, leases, links, wayout
+from .batch import Netlink, NetlinkError
+from .bridge import DEFAULT, SUBNETS, Network, facts, forwarding, names, orphans, refused
+from .rules import Rules
 
 NAME = "network"
 IDLE_SECONDS = 120.0
@@ -29,33 +29,26 @@ _ID = re.compile(r"[0-9a-f]{12,64}")
 
 
 class Helper(server.Server):
-    """Answers the requests of :mod:`pycontainers.network.client`."""
+    """Answers the requests of :mod:`pycontainers.runtime.network`. ``held``: the folder that says who holds an ordinary user's namespaces,
+    "" with root; ``subnets``: candidates for a new network's."""
 
-    def __init__(self, listener: socket.socket, options: argparse.Namespace) -> None:
-        from .batch import Netlink
-        from .bridge import SUBNETS, names
-        from .rules import Rules
-
-        super().__init__(listener, NAME, stamp("linux", "network") + (f"/{options.of}" if options.of else ""), options.socket, options.idle)
-        self.holder = options.holder
-        self.networks = Path(options.home) / "networks"
-        self.bridge, self.table = names(Path(options.home))
-        self.subnets = tuple(ipaddress.IPv4Network(text) for text in options.subnet) or SUBNETS
+    def __init__(self, listener: socket.socket, version: str, path: str, home: str, held: str, subnets: Sequence[str]) -> None:
+        super().__init__(listener, NAME, version, path, IDLE_SECONDS)
+        self.held = held
+        self.networks = f"{home}/networks"
+        self.bridge, self.table = names(home)
+        self.subnets = tuple(ipaddress.IPv4Network(text) for text in subnets or SUBNETS)
         self.netlink, self.no_rules = Netlink(), ""
         try:
-            self.rules: Rules | None = Rules(self.table, own=bool(options.holder))
+            self.rules: Rules | None = Rules(self.table, own=bool(held))
         except OSError as error:  # EPROTONOSUPPORT: a kernel without nfnetlink
             self.rules, self.no_rules = None, error.strerror or str(error)
         self.dropping: list[str] = []
-        self._network: Any = None
+        self._network: Network | None = None
         self._collect()
 
     def _collect(self) -> None:
         """Once a life: take down the networks of homes that are gone."""
-        from . import links
-        from .bridge import orphans
-        from .rules import Rules
-
         for bridge, table in orphans():
             with contextlib.suppress(OSError, NetworkError):
                 links.delete(self.netlink, bridge)
@@ -64,7 +57,7 @@ class Helper(server.Server):
                 rules.close()
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
-        operations = {"attach": self.attach, "detach": self.detach, "sweep": self.sweep, "check": self.check, "remove": self.remove}
+        operations = {"attach": self.attach, "sweep": self.sweep, "check": self.check, "remove": self.remove}
         operation = operations.get(str(message.get("op")))
         if operation is None:
             raise UsageError(f"the network helper cannot {message.get('op')!r}", f"it can {', '.join(operations)}")
@@ -73,10 +66,6 @@ class Helper(server.Server):
 
     def attach(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Give a container its link: lease, veth pair, address, route."""
-        from . import addresses, links
-        from .batch import NetlinkError
-        from .bridge import forwarding, refused
-
         container = _container(message)
         if len(fds) != 1:
             raise UsageError(f"attach takes the descriptor of one network namespace, not {len(fds)}")
@@ -85,8 +74,7 @@ class Helper(server.Server):
         network = self.network(message)
         network.ensure()
         notes = forwarding() + self.way_out()
-        leases = network.leases
-        address = leases.take(container)
+        address = network.leases.take(container)
         try:
             try:
                 links.create(self.netlink, container, network.index, fds[0], address)
@@ -95,30 +83,23 @@ class Helper(server.Server):
                     raise
                 # What an earlier start of this container left: its namespace is still alive, or has not been taken down yet.
                 links.delete(self.netlink, links.host_name(container))
+                leases.free(network.leases.folder, container, but=str(address))
                 links.create(self.netlink, container, network.index, fds[0], address)
-            links.configure(fds[0], address, leases.subnet, leases.gateway)
+            links.configure(fds[0], address, network.leases.subnet, network.leases.gateway)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 links.delete(self.netlink, links.host_name(container))
-            leases.free(container)
+            leases.free(network.leases.folder, container, str(address))
             if isinstance(error, OSError):
                 raise refused(error, f"the link of container {container[:12]}") from None
             raise
         return {
-            "interface": links.INTERFACE, "address": str(address), "prefix": leases.subnet.prefixlen,
-            "gateway": str(leases.gateway), "mac": addresses.mac(address), "notes": notes,
+            "interface": links.INTERFACE, "address": str(address), "prefix": network.leases.subnet.prefixlen,
+            "gateway": str(network.leases.gateway), "mac": addresses.mac(address), "notes": notes,
         }
-
-    def detach(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Free the lease. The link goes with its namespace: deleting it here would keep everybody waiting for 20 ms."""
-        network = self.network(message)
-        freed = network.leases.free(_container(message)) if network.saved() else []
-        return {"freed": [str(address) for address in freed]}
 
     def sweep(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Free leases and links of containers that are not in ``alive``. A link without a lease belongs to nobody."""
-        from . import links
-
         alive = {str(name) for name in message.get("alive", [])}
         network = self.network(message)
         if network.saved() is None:
@@ -132,8 +113,6 @@ class Helper(server.Server):
 
     def check(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """Facts for doctor. Changes nothing. Empty strings mean that all is well."""
-        from .bridge import facts
-
         network = self.network(message)
         found = facts(network)
         subnet = network.saved() or self.subnets[0]
@@ -146,7 +125,7 @@ class Helper(server.Server):
         except OSError as error:
             found["nftables"] = error.strerror or str(error)
         found["net_admin"] = _has_net_admin()
-        found["ip_forward"] = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+        found["ip_forward"] = _forwards()
         return found
 
     def remove(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
@@ -155,7 +134,7 @@ class Helper(server.Server):
         taken = network.leases.all() if network.saved() else {}
         if taken:
             raise StateError(
-                f"the network {network.folder.name} is in use by {len(taken)} containers, {next(iter(taken.values()))[:12]} among them",
+                f"the network {network.name} is in use by {len(taken)} containers, {next(iter(taken.values()))[:12]} among them",
                 "stop them first",
             )
         existed = network.remove()
@@ -163,19 +142,18 @@ class Helper(server.Server):
             self.rules.remove()
         return {"removed": existed}
 
-    def network(self, message: dict[str, Any]) -> Any:
-        """The :class:`~pycontainers.network.bridge.Network` that a request speaks of."""
-        from .bridge import DEFAULT, Network
-
+    def network(self, message: dict[str, Any]) -> Network:
+        """The network that a request speaks of."""
         name = str(message.get("network", DEFAULT))
         if name != DEFAULT:
             raise NotFound(f"no network {name!r}", f"networks: {DEFAULT}, host, none")
         if self._network is None:
-            self._network = Network(self.networks / name, self.bridge, self.netlink, self.subnets)
+            self._network = Network(f"{self.networks}/{name}", self.bridge, self.netlink, self.subnets)
         return self._network
 
     def way_out(self) -> list[str]:
         """Have the rules in place. Returns notes that say why there is no way out."""
+        assert self._network is not None
         network = self._network
         try:
             if self.rules is None:
@@ -184,7 +162,7 @@ class Helper(server.Server):
                 self.dropping = self.rules.dropping()
         except OSError as error:
             return [f"no way out of the bridge: nftables: {error.strerror}"]
-        return (wayout.explain(self.holder) if self.holder else []) + [
+        return (wayout.explain(self.held) if self.held else []) + [
             f"the chain {chain!r} drops forwarded packets; the way out needs: nft insert rule ip {chain} iifname {network.bridge} accept"
             for chain in self.dropping
         ]
@@ -212,25 +190,26 @@ def _has_net_admin() -> bool:
     return bool(int(line.split()[1], 16) >> 12 & 1)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="pycontainers.network.helper", description="The network helper of pycontainers.")
-    parser.add_argument("--home", required=True, help="folder of the state; networks/ lies in it")
-    parser.add_argument("--socket", required=True, help="where the inherited listening socket can be found")
-    parser.add_argument("--holder", default="", help="folder that says who holds an ordinary user's namespaces: they are joined")
-    parser.add_argument("--of", default="", help="which holder is meant; part of the version")
-    parser.add_argument("--idle", type=float, default=IDLE_SECONDS, help="leave after so many idle seconds (%(default)s)")
-    parser.add_argument("--subnet", action="append", default=[], help="candidate for a new network's subnet; may be repeated")
-    options = parser.parse_args(argv)
-    server.daemonize()
-    try:
-        listener = server.inherited_listener()
-        if options.holder:
-            holder.join_network(options.holder)
-        Helper(listener, options).run()
-    except (ContainersError, NetworkError, OSError) as error:
-        server.fail(error)
-    sys.exit(0)
+def _forwards() -> bool:
+    with open("/proc/sys/net/ipv4/ip_forward") as file:
+        return file.read(1) == "1"
 
 
-if __name__ == "__main__":
-    main()
+def main(home: str, run: str, version: str, subnets: Sequence[str], listener: int, starter: socket.socket) -> None:
+    """In a fork of the launcher: serve ``listener`` until nobody has asked for a while. ``starter``: who is told that it does, and closed.
+
+    :raises ContainersError, OSError: it cannot.
+    """
+    os.setsid()
+    path = f"{run}/{NAME}.sock"
+    log = helper.open_log(helper.log_path(path, NAME))
+    os.dup2(log, 2)
+    os.close(log)
+    held = run if holder.alive(run) else ""
+    if held:
+        holder.join_network(held)
+    serving = Helper(socket.socket(fileno=os.dup(listener)), version, path, home, held, subnets)
+    os.close(listener)
+    sockets.send(starter, {"started": os.getpid()})
+    starter.close()
+    serving.run()

@@ -12,12 +12,13 @@ import json
 import os
 import select
 import signal
-import subprocess
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..linux import files, helper, holder, process
-from ..paths import Paths
+
+if TYPE_CHECKING:
+    from ..paths import Paths
 
 FILE = "wayout.json"
 INSTALL = "as root: apt-get install passt, or slirp4netns"
@@ -36,6 +37,8 @@ def ensure(paths: Paths) -> str:
         return ""
     if (known := _current(run, held)) and known["program"]:
         return str(known["program"])
+    import subprocess  # only here: the network helper, which explains, stays small
+
     with helper.locked(f"{run}/locks/wayout.lock", time.monotonic() + _READY_SECONDS):
         known = _read(run)
         if known and process.alive(known["identity"] or {}):
@@ -99,6 +102,8 @@ def _pasta(run: str, pid: int) -> int:
     """It goes into the background when it is ready. The gateway's address does not lead to this machine's loopback, and no port of ours
     is opened by it, in no direction: published ports have a forwarder of their own.
     """
+    import subprocess
+
     pid_file = f"{run}/pasta.pid"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(pid_file)
@@ -117,6 +122,8 @@ def _pasta(run: str, pid: int) -> int:
 
 def _slirp4netns(run: str, pid: int) -> int:
     """It stays in the foreground and writes a byte when it is ready."""
+    import subprocess
+
     reader, writer = os.pipe2(os.O_CLOEXEC)
     argv = "slirp4netns --configure --mtu=65520 --disable-host-loopback --netns-type=path".split()
     argv += [f"--ready-fd={writer}", f"--userns-path=/proc/{pid}/ns/user", f"/proc/{pid}/ns/net", "tap0"]

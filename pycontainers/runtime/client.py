@@ -9,34 +9,34 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HelperError
 from ..linux import helper, holder, process, sockets
-from ..paths import Paths
-from ..version import stamp
 from . import rootless, state
 from .marks import mark
 from .session import Attached, Executed
+from .stamp import VERSION
 
-#: Other code, or another Python, replaces a running launcher.
-VERSION = stamp("linux", "runtime", "network", "metrics")
+if TYPE_CHECKING:
+    from ..paths import Paths
+    from .network import Places
 
 
-def launcher_argv(paths: Paths) -> list[str]:
+def launcher_argv(paths: Paths | Places) -> list[str]:
     """How the launcher is started: the base interpreter, isolated, without site-packages."""
     python = os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return rootless.launcher_argv(python, package, str(paths.home), str(paths.run))
 
 
-def connect(paths: Paths) -> socket.socket:
+def connect(paths: Paths | Places) -> socket.socket:
     """A connection to this user's launcher; started when there is none, replaced when it is of another version."""
     _renew(paths)
-    return helper.connect(paths.launcher_socket, "launcher", launcher_argv(paths), VERSION, paths.locks, read_only=True)
+    return helper.connect(paths.launcher_socket, "launcher", helper.executed(launcher_argv(paths), read_only=True), VERSION, paths.locks)
 
 
-def _renew(paths: Paths) -> None:
+def _renew(paths: Paths | Places) -> None:
     """A launcher whose namespaces have lost their holder is asked to leave: the next one makes another."""
     run = str(paths.run)
     if holder.read(run) is None or holder.alive(run) is not None:
@@ -67,7 +67,7 @@ def start_attached(
     return Attached(conn, bool(answer.get("tty")))
 
 
-def request(paths: Paths, message: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
+def request(paths: Paths | Places, message: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
     """Send the launcher a request; the connection on which it will be answered.
 
     One that leaves between its greeting and our message makes the send fail (:meth:`server.Server.run`): it has not heard us.
@@ -90,7 +90,7 @@ def _start(paths: Paths, message: dict[str, Any], stdin: int) -> tuple[socket.so
     try:
         mark("client", "asked")
         conn.settimeout(60)
-        answer = _answer(conn, "start")[0]
+        answer = reply(conn, "start")[0]
         mark("client", "started")
         return conn, answer
     except BaseException:
@@ -122,7 +122,7 @@ def run_exec(paths: Paths, container_id: str, asked: dict[str, Any], *, stdin: i
             sockets.close_all(theirs)
         mark("client", "exec asked")
         conn.settimeout(None)
-        _, fds = _answer(conn, "exec")
+        _, fds = reply(conn, "exec")
         mark("client", "exec started")
         console = fds[0] if fds else -1
         if console >= 0:
@@ -160,7 +160,7 @@ def attach(paths: Paths, container_id: str, *, feed: bool = False) -> Attached |
         return None
     try:
         sockets.send(conn, {"op": "attach", "stdin": feed})
-        answer = _answer(conn, "attach")[0]
+        answer = reply(conn, "attach")[0]
     except BaseException:
         conn.close()
         raise
@@ -190,7 +190,7 @@ def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
             return found
     with request(paths, {"op": "probe"}) as conn:
         conn.settimeout(30)
-        probes: list[dict[str, Any]] = _answer(conn, "probe")[0]["probes"]
+        probes: list[dict[str, Any]] = reply(conn, "probe")[0]["probes"]
     state.write(run, "isolation.json", {"stamp": stamp(run), "probes": probes})
     return probes
 
@@ -202,10 +202,10 @@ def clear(paths: Paths) -> None:
     if graves:
         with request(paths, {"op": "remove", "trees": graves}) as conn:
             conn.settimeout(60)
-            _answer(conn, "remove")
+            reply(conn, "remove")
 
 
-def _answer(conn: socket.socket, what: str) -> tuple[dict[str, Any], list[int]]:
+def reply(conn: socket.socket, what: str) -> tuple[dict[str, Any], list[int]]:
     try:
         answer, fds = sockets.receive(conn)
     except TimeoutError:

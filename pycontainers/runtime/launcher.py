@@ -19,18 +19,17 @@ from typing import Any
 
 from ..errors import ContainersError, UsageError
 from ..linux import capabilities, cgroups, idmap, process, seccomp, server, sockets, syscalls
-from ..version import stamp
 from . import exec as exec_worker
-from . import isolation, rootless, state
+from . import isolation, network, rootless, state
 from .marks import mark
 from .spares import Spares
+from .stamp import VERSION
 from .supervisor import Supervisor
 
 NAME = "launcher"
 IDLE_SECONDS = 600.0
 _SUPERVISOR, _EXEC = range(2)  # roles of spares
 _LESSONS = 8  # starts and execs after which we know what is usual here
-VERSION = stamp("linux", "runtime", "network", "metrics")
 
 
 class Launcher(server.Server):
@@ -57,6 +56,8 @@ class Launcher(server.Server):
             self._files(conn, message)
         elif operation == "remove":
             self._remove(conn, message["trees"])
+        elif operation == "network":
+            self._network(conn, message["subnets"], fds)
         elif operation == "probe":
             sockets.send(conn, {"probes": isolation.probe(self.home)})
             return True
@@ -149,6 +150,20 @@ class Launcher(server.Server):
         def work(kept: socket.socket) -> None:
             rootless.remove(self.home, graves)
             sockets.send(kept, {"removed": True})
+
+        self._in_child(conn, work)
+
+    def _network(self, conn: socket.socket, subnets: list[str], fds: list[int]) -> None:
+        """Make the network helper, which serves the listening socket that came along."""
+        if len(fds) != 1:
+            raise UsageError(f"launcher: the network helper takes one listening socket, not {len(fds)}")
+
+        def work(kept: socket.socket) -> None:
+            from ..network import helper  # not with the others: a start without network never pays for it
+
+            self._forget()
+            rootless.let_go()
+            helper.main(self.home, self.run_dir, network.version(self.run_dir), subnets, fds[0], kept)
 
         self._in_child(conn, work)
 

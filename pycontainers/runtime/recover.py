@@ -11,10 +11,9 @@ import os
 import time
 from typing import Any
 
-from ..errors import ContainersError, NotFound
+from ..errors import NotFound
 from ..linux import cgroups, locks, process, trees
-from ..network import client as network
-from . import state
+from . import network, state
 
 _NEW = ".new-"
 _GONE = ".gone-"
@@ -131,17 +130,12 @@ def put_right(containers: str, container_id: str) -> bool:
 
 def _free(containers: str, container_id: str, now: dict[str, Any], record: dict[str, Any]) -> None:
     """What it had outside of itself: the socket at which its supervisor could be asked, and its address."""
-    control = now.get("control") or ""
     try:
-        os.unlink(control)
+        os.unlink(now.get("control") or "")
     except OSError:
         pass
-    if control and record.get("network") == "bridge":
-        try:
-            places = network.Places(os.path.dirname(containers), os.path.dirname(os.path.dirname(control)))
-            network.detach(places, container_id, python=record["python"])
-        except (OSError, ContainersError):
-            pass  # the network's own sweep frees it later
+    if record.get("network") == "bridge":
+        network.detach(network.Places(os.path.dirname(containers), ""), container_id, now.get("address") or "")
 
 
 def _end_cgroup(folder: str) -> None:

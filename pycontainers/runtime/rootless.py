@@ -44,11 +44,21 @@ def main(home: str, run: str) -> None:
         server.fail(error)
 
 
+_lives: list[int] = []
+
+
 def keep_namespaces() -> None:
     """In the launcher: hold the user's namespaces for as long as this process, or a supervisor that it forked, lives."""
     life = os.environ.pop(_LIFE, "")
     if life:
         os.set_inheritable(int(life), False)
+        _lives.append(int(life))
+
+
+def let_go() -> None:
+    """In a fork of the launcher that is not to keep them: a helper, which is no container."""
+    while _lives:
+        os.close(_lives.pop())
 
 
 def remove(home: str, graves: list[str]) -> None:

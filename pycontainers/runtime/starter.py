@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StateError
 from ..linux import cgroups, namespaces, process, sockets
-from ..network import client as network
-from . import groups, hooks, hosts, joining, rootfs, state
+from . import groups, hooks, hosts, joining, network, rootfs, state
 from .init import Waiting
 from .marks import mark
 from .starting import Starting
@@ -136,7 +135,7 @@ class Starter:
         netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             where = network.Places(self.home, self.run_dir)
-            found = network.attach(where, self.id, netns, hostname=record["hostname"], python=record["python"])
+            found = network.attach(where, self.id, netns, hostname=record["hostname"])
         finally:
             os.close(netns)
         if self._address != found["address"]:

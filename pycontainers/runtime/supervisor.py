@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .. import errors
 from ..errors import ContainersError, StateError
 from ..linux import cgroups, idmap, process, seccomp, signals, sockets, syscalls
-from ..network import client as network
 from ..network import ports, relay
-from . import changes, hooks, journal, owners, starter, state
+from . import changes, hooks, journal, network, owners, starter, state
 from .companions import Companion, Doors
 from .control import Control
 from .health import Health
@@ -507,10 +506,7 @@ class Supervisor:
                 pass  # a sweep tries again: the state says that it is ours
         if self._networked:
             self._networked = False
-            try:
-                network.detach(self._paths(), self.id, python=self.record["python"])
-            except (OSError, ContainersError):
-                pass  # the lease is freed by the next sweep
+            network.detach(self._paths(), self.id, self._address)
 
     def _clean(self) -> None:
         self._clean_run()

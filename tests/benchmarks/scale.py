@@ -10,10 +10,10 @@ from .house import House
 
 
 def memory(house: House) -> None:
-    from pycontainers.network import client
+    from pycontainers.runtime import network as helper
 
     report, kernel = house.report, house.kernel
-    client.leave(house.state.engine.paths)  # what earlier parts needed it for: it would leave after two idle minutes
+    helper.leave(house.state.engine.paths)  # what earlier parts needed it for: it would leave after two idle minutes
     report.heading("memory of all our processes together (proportional set size), at rest")
     for network, ports in (("none", False), ("bridge", False), ("bridge", True)):
         for count in (1, 50):

@@ -55,14 +55,14 @@ def _warm(house: House) -> None:
 
 def _cold(house: House) -> None:
     """The launcher is ended before each start, the network helper for the bridge too."""
-    from pycontainers.network import client
+    from pycontainers.runtime import network as helper
 
     report, kernel, paths = house.report, house.kernel, house.state.engine.paths
 
     def once(network: str) -> dict[str, float]:
         state.leave(paths.launcher_socket)
         if network == "bridge":
-            client.leave(paths)
+            helper.leave(paths)
         return dict(kernel(f"cell.start({house.image!r}, {network!r})"))
 
     found = in_turn({network: lambda network=network: once(network) for network in ("none", "bridge")}, house.runs)

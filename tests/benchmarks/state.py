@@ -49,12 +49,12 @@ class State:
 
 
 def end_helpers(paths: Any) -> None:
-    from pycontainers.network import client
+    from pycontainers.runtime import network
 
     if (paths.networks / "bridge").exists():
-        client.sweep(paths, [], grace=0)
-        client.remove(paths)
-    client.leave(paths)
+        network.sweep(paths, [], grace=0)
+        network.remove(paths)
+    network.leave(paths)
     leave(paths.launcher_socket)
 
 

@@ -33,7 +33,7 @@ _BECOMES = {
     "runtime.exec.main": WORKER,
 }
 #: Rooms whose functions get a stopwatch, in the caller and in the launcher; what a process has not loaded is not looked at.
-_ROOMS = ("engines.", "images.store", "images.records", "linux.", "metrics.", "network.client", "network.ports", "runtime.")
+_ROOMS = ("engines.", "images.store", "images.records", "linux.", "metrics.", "network.", "runtime.")
 _AREA = 1 << 18
 _RECORD = struct.Struct("<IHHIIqq")  # name (CRC), depth, -, page faults, CPU time (us), begun and ended (CLOCK_MONOTONIC, ns)
 

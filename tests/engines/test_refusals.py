@@ -11,9 +11,9 @@ import pytest
 
 from pycontainers import errors
 from pycontainers.engines.native import NativeEngine
-from pycontainers.network import client as network
 from pycontainers.paths import Paths
 from pycontainers.protocol import ContainerConfig
+from pycontainers.runtime import network
 
 pytestmark = pytest.mark.root
 

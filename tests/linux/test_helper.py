@@ -24,7 +24,7 @@ class Echo:
 
     def connect(self, version="1", idle="60", *extra, timeout=10.0):
         argv = [sys.executable, "-I", "-S", PROGRAM, ROOT, self.path, version, idle, *extra]
-        return helper.connect(self.path, "echo", argv, version, self.folder / "locks", timeout)
+        return helper.connect(self.path, "echo", helper.executed(argv), version, self.folder / "locks", timeout)
 
     def ask(self, message=None, **options):
         reply, _, sock = helper.request(lambda: self.connect(**options), message or {})
@@ -226,7 +226,7 @@ def test_failure_names_the_log(echo):
 
 def test_missing_program(tmp_path):
     with pytest.raises(HelperError, match="/nonexistent/program"):
-        helper.connect(tmp_path / "x.sock", "x", ["/nonexistent/program"], "1", tmp_path, 2)
+        helper.connect(tmp_path / "x.sock", "x", helper.executed(["/nonexistent/program"]), "1", tmp_path, 2)
 
 
 def test_log_is_bounded(tmp_path):

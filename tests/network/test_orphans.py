@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pycontainers.linux import sockets
-from pycontainers.network import client
 from pycontainers.network.bridge import names, orphans
 from pycontainers.paths import Paths
+from pycontainers.runtime import network as client
 
 pytestmark = pytest.mark.root
 
@@ -38,7 +38,7 @@ def end(folder: str, remove: bool) -> None:
 
 def test_the_network_of_a_deleted_home_is_taken_down() -> None:
     first, second = (tempfile.mkdtemp(prefix="pyct-", dir="/var/tmp") for _ in range(2))
-    bridge, table = names(Path(first, "h"))
+    bridge, table = names(f"{first}/h")
     try:
         program(first, "run", "--rm", "host", "true")
         assert Path(f"/sys/class/net/{bridge}/ifalias").read_text().strip() == f"{first}/h"
@@ -59,4 +59,4 @@ def test_links_of_others_are_left_alone(tmp_path: Path) -> None:
     for name, alias in (("pyctb-000000", "/no/such/home"), ("pyctb-111111", ""), ("eth0", "/gone")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "ifalias").write_text(alias)
-    assert orphans(tmp_path) == []  # the first one's name does not belong to that home
+    assert orphans(str(tmp_path)) == []  # the first one's name does not belong to that home

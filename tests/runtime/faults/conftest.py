@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 
 from pycontainers.engines.native import NativeEngine
-from pycontainers.network import client as network
 from pycontainers.paths import Paths, paths
 from pycontainers.protocol import ContainerConfig, ContainerInfo
-from pycontainers.runtime import client, state
+from pycontainers.runtime import client, network, state
 from tests.conftest import _end, _groups
 
 from . import faulty
