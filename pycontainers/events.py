@@ -70,17 +70,18 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Transfer(Event):
-    """How far one part of an image is that is pulled, pushed, loaded or saved.
+    """How far one part of an image is that is pulled, pushed, loaded, saved or bootstrapped.
 
-    :param item: twelve digits of a layer's digest, ``config`` or ``manifest``.
-    :param phase: waiting, downloading, unpacking, exists, uploading, mounted, packing, done.
-    :param done, total: bytes; ``total`` 0 where unknown.
+    :param item: twelve digits of a layer's digest, ``config``, ``manifest``, or a word for what is worked on.
+    :param phase: waiting, downloading, unpacking, exists, uploading, mounted, packing, installing, done.
+    :param done, total: in ``unit``, bytes if not said otherwise; ``total`` 0 where unknown.
     """
 
     item: str
     phase: str
     done: int = 0
     total: int = 0
+    unit: str = "bytes"
 
 
 Work = Generator[Event, None, T]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol
 
+from .contents import Contents
 from .events import Work
 
 OnOutput = Callable[[str, bytes], None]
@@ -314,6 +315,24 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
+class BootstrapRequest:
+    """Everything that ``bootstrap`` takes.
+
+    :param system: ``debian:bookworm``, ``debian`` (its stable release), ``ubuntu:24.04``; ``name``: of the image, "" for the system's own.
+    :param variant: how much is in it (mmdebstrap(1)); ``include``: packages beside that.
+    :param mirror: instead of this machine's own and the distribution's; the image's apt will use it too.
+    :param architecture: by OCI's or Debian's name, "" for this machine's.
+    """
+
+    system: str
+    name: str = ""
+    variant: str = "minbase"
+    include: tuple[str, ...] = ()
+    mirror: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True)
 class Change:
     """One line of ``diff``: ``kind`` is A (added), C (changed) or D (deleted)."""
 
@@ -562,6 +581,14 @@ class Engine(Protocol):
         ...
 
     def build(self, request: BuildRequest) -> Work[ImageInfo]: ...
+
+    def bootstrap(self, request: BootstrapRequest) -> Work[ImageInfo]:
+        """Make an image of a Debian or Ubuntu system from its packages, without a registry."""
+        ...
+
+    def explore(self, image: str) -> Contents:
+        """What each of its layers adds, changes and removes, and what it carries in vain."""
+        ...
 
     def images(self) -> list[ImageInfo]: ...
 

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted
+from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Transfer
 from ..text import EscapeFilter, one_line
+from ..transfers import Transfers, line
+
+_PERIOD = 0.1
 
 
 class LineProgress:
     """Writes whole lines, in the manner of BuildKit's plain progress: ``#3 [3/6] RUN …``, ``#3 0.41s``, ``#3 CACHED``.
 
-    Steps may run side by side, so each line carries its step's number; output is held back until its line is whole.
+    Steps may run side by side, so each line carries its step's number; output is held back until its line is whole. Of a transfer each
+    item has a line for each of its phases, whatever its size: ``4f4fb700ef54: downloading 29.1 MiB``.
+
+    :param done: what is said of the result at the end: ``built NAME in 1.20 s``.
     """
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
+    def __init__(self, write: Callable[[str], None], done: str = "built") -> None:
+        self._write, self._done = write, done
         self._filters: dict[tuple[int, str], EscapeFilter] = {}
         self._held: dict[tuple[int, str], str] = {}
+        self.transfers = Transfers()
 
     def handle(self, event: Event) -> None:
         if isinstance(event, StepStarted):
@@ -28,27 +36,84 @@ class LineProgress:
         elif isinstance(event, StepFinished):
             self._flush(event.index)
             self._write(f"#{event.index} " + ("CACHED" if event.cached else f"done in {event.seconds:.2f} s"))
+        elif isinstance(event, Transfer):
+            self._transfer(event)
         elif isinstance(event, Note):
             self._write(f"note: {one_line(event.text)}")
         elif isinstance(event, Done):
-            self._write(f"built {one_line(event.name)} in {event.seconds:.2f} s")
+            self._write(f"{self._done} {one_line(event.name)} in {event.seconds:.2f} s")
 
     def close(self) -> None:
         """Write what is held back of lines that never ended."""
         for index in sorted({index for index, _ in self._held}):
             self._flush(index)
 
+    def _transfer(self, event: Transfer) -> None:
+        if self.transfers.handle(event):
+            row = self.transfers.rows[event.item]
+            if row.over:
+                said = f"done, {row.text(0.0)}" if row.phase == "done" else row.text(0.0)
+            else:
+                said = row.phase + (f" {row.amount(row.total)}" if row.total else "")
+            self._write(f"{one_line(row.item)}: {said}")
+
     def _output(self, event: StepOutput) -> None:
         key = (event.index, event.stream)
         escape = self._filters.setdefault(key, EscapeFilter())
         text = self._held.get(key, "") + escape.feed(event.data)
         *lines, self._held[key] = text.replace("\r\n", "\n").split("\n")
-        for line in lines:
+        for found in lines:
             # Only what a carriage return left standing: a progress bar ends as one line, not as a hundred.
-            self._write(f"#{event.index} | {line.rsplit(chr(13), 1)[-1]}")
+            self._write(f"#{event.index} | {found.rsplit(chr(13), 1)[-1]}")
 
     def _flush(self, index: int) -> None:
         for key in [key for key in self._held if key[0] == index]:
             rest = self._held.pop(key)
             if rest.strip():
                 self._write(f"#{index} | {rest.rsplit(chr(13), 1)[-1]}")
+
+
+class DrawnProgress(LineProgress):
+    """The same on a terminal: a transfer's items are redrawn where they stand, at most ten times a second; all else goes above them.
+
+    :param write: takes text as it is, escapes included. :param size: (rows, columns) of the terminal, asked at each drawing.
+    """
+
+    def __init__(self, write: Callable[[str], None], size: Callable[[], tuple[int, int]], done: str = "built") -> None:
+        super().__init__(self._above, done)
+        self._out, self._size = write, size
+        self._drawn: list[str] = []
+        self._last = 0.0
+
+    def close(self) -> None:
+        super().close()
+        self._draw(final=True)
+
+    def _transfer(self, event: Transfer) -> None:
+        self.transfers.handle(event)
+        if time.monotonic() - self._last >= _PERIOD:
+            self._draw()
+
+    def _above(self, text: str) -> None:
+        """A line that stays: what is drawn is taken away, and drawn again below it."""
+        self._out(f"{self._erase()}{text}\n")
+        self._draw()
+
+    def _erase(self) -> str:
+        height, self._drawn = len(self._drawn), []
+        return f"\x1b[{height}A\x1b[J" if height else ""
+
+    def _draw(self, final: bool = False) -> None:
+        now = self._last = time.monotonic()
+        rows, columns = self._size()
+        found = list(self.transfers.rows.values())
+        if not final and len(found) > (room := max(3, rows - 3)):
+            # What cannot be seen cannot be redrawn either: of many, those that move, and then the latest.
+            moving = [row for row in found if not row.over] or found
+            found = moving[-room:]
+        lines = [line(row, now, columns - 1) for row in found]
+        if (total := self.transfers.summary(now)) and not final:
+            lines.append(f"  {total}"[: columns - 1])
+        if lines != self._drawn:
+            self._out(self._erase() + "".join(f"{text}\n" for text in lines))
+            self._drawn = lines

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+from ..contents import Contents
 from ..errors import NotFound, StateError, UsageError
 from ..events import Work
 from ..images.store import Store
@@ -16,6 +17,7 @@ from ..linux import signals
 from ..network import wayout
 from ..paths import Paths, paths
 from ..protocol import (
+    BootstrapRequest,
     BuildRequest,
     Change,
     Check,
@@ -367,6 +369,25 @@ class NativeEngine:
             return built
         image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store))
         return self.store.info(image)
+
+    def bootstrap(self, request: BootstrapRequest) -> Work[ImageInfo]:
+        from ..images import bootstrap
+
+        self._begin()
+        if inside.needed():
+            made: ImageInfo = yield from inside.work(self.paths, "bootstrap", request)
+            return made
+        image = yield from bootstrap.bootstrap(self.store, request)
+        return self.store.info(image)
+
+    def explore(self, image: str) -> Contents:
+        from ..images import contents
+
+        self._begin()
+        if inside.needed():
+            found: Contents = inside.call(self.paths, "explore", image)
+            return found
+        return contents.contents(self.store.resolve(image))
 
     def images(self) -> list[ImageInfo]:
         return [self.store.info(image) for image in self.store.images()]
