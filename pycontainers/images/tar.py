@@ -164,7 +164,7 @@ class Reader:
                 raise ArchiveError(f"an empty block inside the archive, at byte {self.position - 2 * BLOCK}", "it is damaged")
             return b""
         if block and len(block) < BLOCK:
-            raise ArchiveError(f"the archive ends in the middle of a header, after {self.position} bytes", "it is not whole: get it again")
+            raise ArchiveError(f"not a whole tar archive: it ends in a header, after {self.position} bytes", "get or make it again")
         return block
 
     def _body(self, size: int, what: str) -> bytes:
@@ -398,7 +398,7 @@ def _check(block: bytes, field: bytes) -> None:
         return
     signed = block[:148] + b"        " + block[156:]
     if wanted != total - 256 * sum(byte > 127 for byte in signed):  # some old tars added signed bytes
-        raise ArchiveError(f"no tar header: the checksum is {field!r}, the sum {total:o}", "it is damaged, or no tar")
+        raise ArchiveError(f"not a tar archive, or a damaged one: a header's checksum is {field!r}, its sum {total:o}", "make it again with tar")
 
 
 def _number(field: bytes, what: str, name: bytes = b"") -> int:
