@@ -45,7 +45,7 @@ def parse(text: str) -> Reference:
         raise UsageError(f"image name {text!r}: {digest!r} is not a digest", "sha256: and 64 hexadecimal digits")
     first, slash, remainder = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        host, path = first, remainder
+        host, path = DEFAULT_HOST if first == "index.docker.io" else first, remainder
     else:
         host, path = DEFAULT_HOST, rest
     path, colon, tag = path.rpartition(":") if ":" in path else (path, "", "")
@@ -67,6 +67,15 @@ def parse(text: str) -> Reference:
     if host == DEFAULT_HOST and "/" not in path:
         path = f"library/{path}"
     return Reference(host, path, tag or ("" if digest else DEFAULT_TAG), digest)
+
+
+def check_host(text: str) -> str:
+    """``host[:port]`` of a registry. :raises UsageError: it is none, or would be a part of a path in a name."""
+    if not _HOST.match(text):
+        raise UsageError(f"{text!r} is not a registry", "host[:port], for example ghcr.io or localhost:5000")
+    if parse(f"{text}/x").host != text:
+        raise UsageError(f"{text!r} is not a registry: in names it is a folder of docker.io", f"with a port, for example {text}:443")
+    return text
 
 
 def reserved(found: Reference) -> str:
