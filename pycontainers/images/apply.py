@@ -64,7 +64,7 @@ def apply(file: BinaryIO, tree: str, *, limit: int | None = None, moved: Callabl
     try:
         layer = _Layer(tree)
         try:
-            _entries(layer, tar.Reader(ahead.read, defaults=False), moved)
+            _entries(layer, ahead, moved)
             layer.finish()
         finally:
             layer.close()
@@ -77,12 +77,14 @@ def apply(file: BinaryIO, tree: str, *, limit: int | None = None, moved: Callabl
         ahead.close()
 
 
-def _entries(layer: _Layer, reader: tar.Reader, moved: Callable[[int], None] | None) -> None:
-    reported = 0
+def _entries(layer: _Layer, ahead: ReadAhead, moved: Callable[[int], None] | None) -> None:
+    reader, reported = tar.Reader(ahead.read, defaults=False), 0
     for entry in reader:
         try:
             layer.add(entry, reader)
         except OSError as error:
+            if error is ahead.error:
+                raise
             raise _told(error, entry) from None
         if moved is not None and reader.position - reported >= _REPORT:
             reported = reader.position

@@ -22,13 +22,14 @@ class ReadAhead:
 
     :param read: gives at most as many bytes as asked for, none at the end; called in a thread of its own.
     :param limit: bytes that the stream may have; None: any.
-    :ivar size: bytes so far.
+    :ivar size: bytes so far. :ivar error: what reading raised, once :meth:`read` has.
     """
 
     def __init__(self, read: Callable[[int], bytes], limit: int | None = None) -> None:
         self._source, self._limit = read, limit
         self._sha = hashlib.sha256()
         self.size = 0
+        self.error: BaseException | None = None
         self._ended = threading.Event()
         self._ready: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._unhashed: queue.Queue[bytes] = queue.Queue(_AHEAD)
@@ -46,6 +47,7 @@ class ReadAhead:
         """The next piece, of any size. :raises BaseException: what reading it raised."""
         piece = self._ready.get()
         if isinstance(piece, BaseException):
+            self.error = piece
             raise piece
         if not piece:
             self._ready.put(b"")  # asked again, it has still ended

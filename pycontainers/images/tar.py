@@ -398,7 +398,8 @@ def _check(block: bytes, field: bytes) -> None:
         return
     signed = block[:148] + b"        " + block[156:]
     if wanted != total - 256 * sum(byte > 127 for byte in signed):  # some old tars added signed bytes
-        raise ArchiveError(f"not a tar archive, or a damaged one: a header's checksum is {field!r}, its sum {total:o}", "make it again with tar")
+        what = f"not a tar archive, or a damaged one: a header's checksum is {field!r}, its sum {total:o}"
+        raise ArchiveError(what, "make it again with tar")
 
 
 def _number(field: bytes, what: str, name: bytes = b"") -> int:

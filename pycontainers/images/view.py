@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ImageError
@@ -54,6 +55,16 @@ def is_opaque(path: str | int) -> bool:
         return os.getxattr(path, opaque_attribute(), follow_symlinks=isinstance(path, int)) == b"y"
     except OSError:
         return False
+
+
+def visible(layers: Sequence[str]) -> tuple[str, ...]:
+    """Of layers, lowest first, those that can be seen: what lies below one whose root is opaque cannot. overlayfs heeds that mark on any
+    folder but the roots of its layers, so whoever mounts leaves the others out.
+    """
+    for index in range(len(layers) - 1, 0, -1):
+        if is_opaque(layers[index]):
+            return tuple(layers[index:])
+    return tuple(layers)
 
 
 class View:
