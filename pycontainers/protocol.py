@@ -602,6 +602,64 @@ class Engine(Protocol):
 
     def image_history(self, name: str) -> list[ImageHistory]: ...
 
-    def prune(self) -> list[str]: ...
+    def prune(self) -> Pruned: ...
+
+    def pull(self, name: str, platform: str = "", all_tags: bool = False) -> Work[list[ImageInfo]]:
+        """Get an image from its registry. ``platform``: ``linux/arm64``, "" for this machine's.
+
+        :raises NotFound: the registry has none. :raises NetworkError: it cannot be reached.
+        """
+        ...
+
+    def push(self, name: str, all_tags: bool = False, compression: str = "", include_host: bool = False) -> Work[list[str]]:
+        """Put an image into its registry; returns the digest of each tag.
+
+        :param compression: gzip or zstd; "" keeps layers as they came, and takes gzip for those made here.
+        :param include_host: make an image on ``host`` whole, with this machine's system as layers of its own.
+        """
+        ...
+
+    def save(
+        self,
+        names: Sequence[str],
+        output: str | BinaryIO,
+        format: str = "docker-archive",
+        include_host: bool = False,
+        compression: str = "",
+    ) -> Work[int]:
+        """Write images to a file: ``docker-archive``, ``oci-archive``, or the folder ``oci-dir``. Returns the bytes written."""
+        ...
+
+    def load(self, source: str | BinaryIO, platform: str = "") -> Work[list[ImageInfo]]:
+        """Images of any archive (told by its content), or of an OCI layout's folder."""
+        ...
+
+    def import_image(
+        self, source: str | BinaryIO, name: str = "", changes: Sequence[str] = (), message: str = "", platform: str = ""
+    ) -> Work[ImageInfo]:
+        """A root file system (tar, plain or compressed, or a folder) as an image of one layer."""
+        ...
+
+    def export_image(self, name: str, output: BinaryIO, compression: str = "") -> Work[int]:
+        """An image's root file system as one tar (``gzip`` or ``zstd``: compressed). Returns the bytes written."""
+        ...
+
+    def tags(self, repository: str) -> list[str]: ...
+
+    def login(self, registry: str, user: str, password: str) -> str:
+        """Check the credentials with the registry and keep them; one line that says where."""
+        ...
+
+    def logout(self, registry: str) -> str: ...
+
+    def delete_remote(self, name: str) -> str:
+        """Delete an image in its registry; returns its digest."""
+        ...
+
+    def system_df(self) -> list[DiskUsage]: ...
+
+    def verify(self, repair: bool = False) -> Work[list[Problem]]:
+        """Look at everything in the image store: digests, records, and each layer against its tar; with ``repair`` put it right."""
+        ...
 
     def doctor(self) -> list[Check]: ...

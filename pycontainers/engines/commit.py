@@ -42,7 +42,7 @@ def commit(paths: Paths, store: Store, container_id: str, request: CommitRequest
     stage = StageState(image, Plan((), {}, frozenset(), ()), {})
     stage.config["config"] = _settings(image.config.get("config") or {}, record, spec)
     for text in request.changes:
-        _change(stage, text)
+        change(stage, text)
     tree = store.new_layer()
     try:
         yield from _fill(paths, store, folder, record, tree, request.pause)
@@ -104,7 +104,7 @@ def _settings(image: dict[str, Any], record: dict[str, Any], spec: dict[str, Any
     return found
 
 
-def _change(stage: StageState, text: str) -> None:
+def change(stage: StageState, text: str) -> None:
     """Apply one ``--change``, a Dockerfile instruction. :raises UsageError:"""
     try:
         parsed = parse(text)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ..errors import HelperError
@@ -47,13 +50,20 @@ def work(paths: Paths, method: str, *arguments: Any) -> Generator[Event, None, A
     :raises ContainersError: what the method raised there.
     """
     client.connect(paths).close()  # there are namespaces to join now
+    with contextlib.ExitStack() as stack:
+        given = [handed_on(argument, stack) for argument in arguments]
+        return (yield from _work(paths, method, given))
+
+
+def _work(paths: Paths, method: str, arguments: list[Any]) -> Generator[Event, None, Any]:
     reader, writer = os.pipe2(os.O_CLOEXEC)
+    streams = [argument.fd for argument in arguments if isinstance(argument, Stream)]
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     log = helper.open_log(f"{paths.run}/worker.log")
     try:
         worker = subprocess.Popen(
             [sys.executable, "-I", "-c", _START, package, str(paths.home), str(paths.run), str(writer)],
-            stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[writer], start_new_session=True,
+            stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[writer, *streams], start_new_session=True,
         )  # fmt: skip
     finally:
         os.close(log)
@@ -73,6 +83,39 @@ def work(paths: Paths, method: str, *arguments: Any) -> Generator[Event, None, A
     if found[0] == "error":
         sockets.raise_error(found[1])
     return found[1]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An open file among the arguments: the worker gets its descriptor."""
+
+    fd: int
+    mode: str
+
+
+def handed_on(argument: Any, stack: contextlib.ExitStack) -> Any:
+    """A file object as a :class:`Stream`, until ``stack`` ends; anything else as it is.
+
+    What is no file of the kernel's (a BytesIO) goes by way of one without a name: a pipe would need a thread, and somebody at its end.
+    """
+    writing = hasattr(argument, "write") and argument.writable()
+    if not writing and not hasattr(argument, "read"):
+        return argument
+    mode = "wb" if writing else "rb"
+    try:
+        if writing:
+            argument.flush()  # what was written before stands before
+        return Stream(argument.fileno(), mode)
+    except OSError:
+        spool = stack.enter_context(tempfile.TemporaryFile())
+    if writing:
+        stack.callback(shutil.copyfileobj, spool, argument)
+        stack.callback(spool.seek, 0)  # before that
+    else:
+        shutil.copyfileobj(argument, spool)
+        spool.seek(0)
+        spool.flush()
+    return Stream(spool.fileno(), mode)
 
 
 def _next(results: BinaryIO, paths: Paths) -> tuple[str, Any]:

@@ -31,6 +31,7 @@ from ..protocol import (
     ImageInfo,
     LogLine,
     OnOutput,
+    Pruned,
     Resources,
     RestartPolicy,
 )
@@ -40,6 +41,7 @@ from ..runtime.session import Executed, Session
 from . import checks, creation, ending, information, inside, naming, processes, steps
 from .folders import Folders
 from .refusals import in_one_line
+from .shipping import Shipping
 
 _ENGINE: NativeEngine | None = None
 
@@ -54,7 +56,7 @@ def engine() -> NativeEngine:
 
 
 @in_one_line
-class NativeEngine:
+class NativeEngine(Shipping):
     """Containers by pycontainers' own runtime. Safe to use from several processes at once."""
 
     name = "native"
@@ -292,7 +294,7 @@ class NativeEngine:
         path = f"{self.folders.path(self._id(container))}/samples.ring"
         return history.read(path) if os.path.exists(path) else []
 
-    def prune(self) -> list[str]:
+    def prune(self) -> Pruned:
         """Remove every container that has ended, then layers and images that nothing uses. Lines that say what was done."""
         self._begin()
         said = []
@@ -300,11 +302,13 @@ class NativeEngine:
             if info.status == state.EXITED:
                 self.remove(info.id)
                 said.append(f"Deleted container: {info.name}")
-        return said + self._prune_images()
+        images = self._prune_images()
+        return Pruned([*said, *images], images.reclaimed)
 
-    def _prune_images(self) -> list[str]:
+    def _prune_images(self) -> Pruned:
         if inside.needed():
-            return list(inside.call(self.paths, "_prune_images"))
+            found: Pruned = inside.call(self.paths, "_prune_images")
+            return found
         return self.store.prune(self._images_in_use())
 
     # -- files

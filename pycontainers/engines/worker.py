@@ -7,11 +7,13 @@ import os
 import pickle
 import sys
 from collections.abc import Generator
+from io import IOBase
 from pathlib import Path
 from typing import Any
 
 from ..linux import holder, sockets
 from ..paths import Paths
+from .inside import Stream
 from .native import NativeEngine
 
 
@@ -29,9 +31,13 @@ def main(words: list[str]) -> None:
             results.flush()
 
         try:
-            found = getattr(NativeEngine(Paths(Path(home), Path(run))), asked["method"])(*asked["arguments"])
+            given = [os.fdopen(one.fd, one.mode) if isinstance(one, Stream) else one for one in asked["arguments"]]
+            found = getattr(NativeEngine(Paths(Path(home), Path(run))), asked["method"])(*given)
             if isinstance(found, Generator):
                 found = _events(found, tell)
+            for one in given:
+                if isinstance(one, IOBase):
+                    one.close()
             tell("result", found)
         except BrokenPipeError:
             pass  # nobody waits for it any more

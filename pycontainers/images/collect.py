@@ -72,12 +72,12 @@ def prune(store: Store, in_use: InUse = ()) -> Pruned:
     return collector.finished()
 
 
-def drop_unreferenced(store: Store) -> Pruned:
-    """Layers and blobs that nothing refers to."""
-    collector = _Collector(store)
+def drop(store: Store, blobs: Iterable[str]) -> None:
+    """Those of these blobs (paths) that nothing refers to."""
     with store.locked():
-        collector.drop_unreferenced()
-    return collector.finished()
+        for path in set(blobs) - needed(store):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
 
 def needed(store: Store, cache: bool = True) -> set[str]:

@@ -17,6 +17,8 @@ from . import durable
 from .records import Records
 
 _PREFIX = "blob-"
+CLAIM = "claim-"
+"""Begins the name of a file that says, by a lock on it, that somebody is making a layer."""
 _CHUNK = 1 << 20
 
 
@@ -37,7 +39,7 @@ def claim(path: str) -> int | None:
 
 
 class Ingest:
-    """One blob of ``size`` bytes. :ivar offset: how many of them are there.
+    """One blob of ``size`` bytes. :ivar offset: how many of them are there. :ivar was_adopted: somebody else has written some.
 
     :meth:`begin` → :meth:`adopted` to its end → :meth:`write` … → :meth:`publish`; :meth:`close` at any time.
     """
@@ -46,6 +48,7 @@ class Ingest:
         self._records, self._digest, self._size, self._fd = records, digest, size, fd
         self._hash = hashlib.sha256()
         self.offset = 0
+        self.was_adopted = False
 
     @staticmethod
     def begin(records: Records, digest: str, size: int) -> Ingest | None:
@@ -60,6 +63,7 @@ class Ingest:
         while piece := os.pread(self._fd, _CHUNK, self.offset):
             self._hash.update(piece)
             self.offset += len(piece)
+            self.was_adopted = True
             yield piece
 
     def write(self, data: bytes | memoryview) -> None:
@@ -117,7 +121,7 @@ class Ingest:
 
 def unfinished(workshop: str) -> list[str]:
     """What was begun, by the living and by the dead."""
-    return [entry.path for entry in os.scandir(workshop) if entry.name.startswith(_PREFIX)]
+    return [entry.path for entry in os.scandir(workshop) if entry.name.startswith((_PREFIX, CLAIM))]
 
 
 def drop_unfinished(workshop: str) -> int:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -164,12 +165,15 @@ class Store(Records):
 
         :raises ImageError: the tree holds what a layer cannot (a name that starts with ``.wh.``, a path that is too long).
         """
-        diff, size = layers.diff_id(tree)
-        return self.add_layer(tree, parent_chain, diff, size)
+        digest, tar_size = hashlib.sha256(), 0
+        for piece in layers.tar_stream(tree):
+            digest.update(piece)
+            tar_size += len(piece)
+        return self.add_layer(tree, parent_chain, f"sha256:{digest.hexdigest()}", layers.content_size(tree), tar_size=tar_size)
 
-    def add_layer(self, tree: str, parent_chain: str, diff: str, size: int, *, packed: bool = True, blobs: Sequence[Descriptor] = (),
-                  synced: bool = False) -> Layer:  # fmt: skip
-        """The same with what the caller knows: the diff id, and bytes of regular files.
+    def add_layer(self, tree: str, parent_chain: str, diff: str, size: int, *, tar_size: int, packed: bool = True,
+                  blobs: Sequence[Descriptor] = (), synced: bool = False) -> Layer:  # fmt: skip
+        """The same with what the caller knows: the diff id, bytes of regular files, and of the plain tar.
 
         :param packed: the layer's tar is what :mod:`.pack` makes of it. :param blobs: what of ``blobs/`` holds it.
         :param synced: the caller has brought the tree to the disk.
@@ -177,8 +181,8 @@ class Store(Records):
         layer = self.layer_at(layers.chain_id(parent_chain, diff), diff, size)
         folder, building = os.path.dirname(layer.path), os.path.dirname(tree)
         if not os.path.isdir(folder):
-            data = {"diff_id": diff, "chain_id": layer.chain_id, "size": size, "parent": parent_chain, "packed": packed}
-            _write(f"{building}/layer.json", data)
+            data = {"diff_id": diff, "chain_id": layer.chain_id, "size": size, "parent": parent_chain}
+            _write(f"{building}/layer.json", {**data, "tar_size": tar_size, "packed": packed})
             if blobs:
                 _write(f"{building}/blobs.json", [blob.json() for blob in blobs])
             if synced:
