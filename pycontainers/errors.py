@@ -134,7 +134,7 @@ _EXHAUSTED = {
     errno.ENOSPC: "make room there (%container prune), or move the state to another disk with PYCONTAINERS_HOME",
     errno.EDQUOT: "make room there (%container prune), or move the state to another disk with PYCONTAINERS_HOME",
     errno.EROFS: "make it writable, or move the state with PYCONTAINERS_HOME and PYCONTAINERS_RUN",
-    errno.EMFILE: "this process holds too many files: close some, or raise its limit (ulimit -n)",
+    errno.EMFILE: "this process, or a helper of ours, holds too many files: close some, or raise the limit (ulimit -n)",
     errno.ENFILE: "the machine holds too many files: end something, or raise fs.file-max",
     errno.ENOMEM: "the machine, or this session's limit, has no memory left: end something",
     errno.EAGAIN: "no more processes are allowed here (ulimit -u, a pids limit of this session): end something",

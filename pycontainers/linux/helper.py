@@ -100,7 +100,8 @@ def _execute(listener: socket.socket, log: str, argv: Sequence[str], read_only: 
             start_new_session=True,
         ).wait
     except OSError as error:
-        raise HelperError(f"{argv[0]} could not be started: {error.strerror}") from None
+        name = os.path.basename(log).removesuffix(".log")
+        raise HelperError(f"the helper {name} could not be started: {argv[0]}: {error.strerror}") from None
     finally:
         os.close(stderr)
         if guard >= 0:

@@ -6,11 +6,15 @@ namespace in which the pid counts.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import select
 import signal
 from typing import Any
+
+_NOBODY = (errno.ESRCH, errno.EINVAL)
+"""Of pidfd_open(2): EINVAL where no process has this pid any more, but a session or a process group does."""
 
 
 @functools.cache  # no process outlives its boot; a sweep asks once for each container
@@ -77,8 +81,10 @@ def open_pidfd(identity: dict[str, Any]) -> int | None:
         return None
     try:
         fd = os.pidfd_open(int(identity["pid"]))
-    except ProcessLookupError:
-        return None
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return None
+        raise
     if alive(identity):
         return fd
     os.close(fd)
@@ -110,8 +116,10 @@ def wait_gone(pid: int, timeout: float) -> bool:
     """Wait until the process that has ``pid`` now has ended; False after ``timeout`` seconds."""
     try:
         fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
+    except OSError as error:
+        if error.errno in _NOBODY:
+            return True
+        raise
     try:
         return ended(fd, timeout)
     finally:

@@ -58,6 +58,7 @@ class Server:
         self._selector = selectors.DefaultSelector()
         self._leaving = False
         self._inode = _inode(path)
+        self._reserve = sockets.Reserve()
         listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
@@ -90,6 +91,7 @@ class Server:
         """
         self._selector.close()
         self.listener.close()
+        self._reserve.close()
         for conn in self.connections:
             conn.close()
         self.connections.clear()
@@ -127,6 +129,7 @@ class Server:
             while conn in self.connections:
                 self._serve(conn)
         self.listener.close()
+        self._reserve.close()
         self._selector.close()
 
     def _accept(self) -> bool:
@@ -137,7 +140,7 @@ class Server:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 log(f"{self.name}: accept: {error}")
-                time.sleep(0.05)  # the connection stays in the backlog and the selector would spin
+                self._reserve.turn_away(self.listener, self.name, error)
                 return False
             raise
         conn.settimeout(self.REPLY_SECONDS)

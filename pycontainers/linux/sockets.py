@@ -70,6 +70,8 @@ def receive(sock: socket.socket, max_fds: int = 16) -> tuple[dict[str, Any] | No
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     try:
+        if flags & socket.MSG_CTRUNC and len(fds) < max_fds:  # unix(7): what would pass RLIMIT_NOFILE is closed
+            raise errors.HelperError("no descriptor is free for those of a message", "close some files, or raise the limit (ulimit -n)")
         if flags & socket.MSG_CTRUNC:
             raise errors.HelperError(f"a message came with more than {max_fds} descriptors")
         if flags & socket.MSG_TRUNC or len(data) > LIMIT:
@@ -196,12 +198,43 @@ def connect(path: str | os.PathLike[str], timeout: float) -> socket.socket:
     return sock
 
 
+class Reserve:
+    """A descriptor kept back by who listens: a client for whom none is left is told so, instead of waiting for an answer in the backlog."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._take()
+
+    def _take(self) -> None:
+        with contextlib.suppress(OSError):
+            self._fd = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def turn_away(self, listener: socket.socket, who: str, why: OSError) -> None:
+        """``accept`` has failed with ``why``: give the first who waits an error in the name of ``who``."""
+        self.close()
+        try:
+            conn, _ = listener.accept()
+            with conn:
+                hint = f"try again when others have left, or raise its limit (prlimit -p {os.getpid()} -n)"
+                reply_error(conn, errors.HelperError(f"the {who} takes no more clients: {why.strerror}", hint))
+        except OSError:
+            time.sleep(0.05)  # no memory either: the client stays in the backlog, and a loop would spin
+        self._take()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 def error_message(exc: BaseException) -> dict[str, Any]:
     """``exc`` as it travels: ``{"error": class name, "message", "hint"}``. Errors that are not ours travel as ContainersError."""
     if isinstance(exc, OSError):
         exc = errors.exhausted(exc) or exc
     if isinstance(exc, errors.ContainersError):
-        return {"error": type(exc).__name__, "message": exc.message, "hint": exc.hint}
+        # What was asked for is not wrong where the machine had nothing left to do it with: the hint is about that.
+        refused = errors.exhausted(exc.__context__) if isinstance(exc.__context__, OSError) else None
+        return {"error": type(exc).__name__, "message": exc.message, "hint": refused.hint if refused else exc.hint}
     return {"error": "ContainersError", "message": f"{type(exc).__name__}: {exc}", "hint": ""}
 
 

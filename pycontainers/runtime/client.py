@@ -139,12 +139,10 @@ def ask(paths: Paths, container_id: str, message: dict[str, Any], timeout: float
         return None
     with conn:
         try:
-            sockets.send(conn, message)
+            _say(conn, message)
             mark("client", "request")
             answer, fds = sockets.receive(conn)
             mark("client", "reply")
-        except (BrokenPipeError, ConnectionResetError):
-            return None
         except TimeoutError:
             raise HelperError(f"the supervisor of container {container_id[:12]} does not answer", "try again") from None
     sockets.close_all(fds)
@@ -159,7 +157,7 @@ def attach(paths: Paths, container_id: str, *, feed: bool = False) -> Attached |
     if conn is None:
         return None
     try:
-        sockets.send(conn, {"op": "attach", "stdin": feed})
+        _say(conn, {"op": "attach", "stdin": feed})
         answer = reply(conn, "attach")[0]
     except BaseException:
         conn.close()
@@ -176,6 +174,12 @@ def _supervisor(paths: Paths, container_id: str, timeout: float) -> socket.socke
         return sockets.connect(now["control"], timeout)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
+
+
+def _say(conn: socket.socket, message: dict[str, Any]) -> None:
+    """A supervisor that has closed the connection may have said why before (it takes no more clients): that is still to be received."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        sockets.send(conn, message)
 
 
 def isolation(paths: Paths, fresh: bool = False) -> list[dict[str, Any]]:
@@ -243,7 +247,7 @@ def wait_exit(paths: Paths, container_id: str, timeout: float | None = None) -> 
     conn = _supervisor(paths, container_id, 15.0)
     if conn is not None:
         with conn:
-            sockets.send(conn, {"op": "wait"})
+            _say(conn, {"op": "wait"})
             conn.settimeout(timeout)
             try:
                 answer, _ = sockets.receive(conn)

@@ -149,6 +149,7 @@ class Control:
         except FileNotFoundError:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
         self.listener = sockets.bind(self.path)
+        self._reserve = sockets.Reserve()
         self.listener.setblocking(False)
         self.loop.watch(self.listener.fileno(), self._accept)
 
@@ -157,6 +158,7 @@ class Control:
         if self.listener is not None:
             self.loop.forget(self.listener.fileno())
             self.listener.close()
+            self._reserve.close()
             self.listener = None
             try:
                 os.unlink(self.path)
@@ -169,6 +171,7 @@ class Control:
             connection.conn.close()
         if self.listener is not None:
             self.listener.close()
+            self._reserve.close()
 
     def add(self, conn: socket.socket, *, attached: bool = False, stdin: bool = False) -> Connection:
         found = Connection(conn, self, attached=attached, stdin=stdin)
@@ -248,6 +251,9 @@ class Control:
         try:
             conn, _ = self.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no descriptor, or no memory, for one more: no reason to end, and the container with it
+            self._reserve.turn_away(self.listener, "supervisor of this container", error)
             return
         # The folder is private already; this holds when it is not (CVE-2020-15257: another network namespace's neighbour).
         if sockets.peer_uid(conn) not in (os.geteuid(), 0):

@@ -77,8 +77,8 @@ def probe(folder: str, command: list[str], writer: int, program: seccomp.Filter 
         work.target.give([writer])
         work.start([null, writer, os.dup(writer)])
         code = work.wait()["code"] if process.wait_gone(work.pid, timeout) else work.end()
-    except ContainersError as error:
-        os.write(writer, error.message.encode())
+    except BaseException as error:
+        os.write(writer, sockets.error_message(error)["message"].encode())
     finally:
         os._exit(code)
 

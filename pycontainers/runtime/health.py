@@ -77,20 +77,31 @@ class Health:
             self._plan()
             return
         self._started, self._output = time.time(), bytearray()
+        try:
+            self._begin()
+        except OSError as error:
+            self._done(-1, f"the probe cannot be made: {error.strerror}")
+
+    def _begin(self) -> None:
+        """:raises OSError: no process, or no descriptor, is left for it."""
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         os.set_blocking(writer, True)
+        pid = 0
         try:
             pid = os.fork()
-        except OSError as error:
+            if pid == 0:
+                program, timeout = self._watched.program, self._check["timeout"]
+                self._watched.leave_to(lambda: exec_worker.probe(self._watched.folder, self.command, writer, program, timeout))
+            pidfd = os.pidfd_open(pid)
+        except OSError:
             os.close(reader)
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            raise
+        finally:
             os.close(writer)
-            self._done(-1, f"no process for the probe: {error.strerror}")
-            return
-        if pid == 0:
-            program, timeout = self._watched.program, self._check["timeout"]
-            self._watched.leave_to(lambda: exec_worker.probe(self._watched.folder, self.command, writer, program, timeout))
-        os.close(writer)
-        self._pid, self._pidfd, self._reader = pid, os.pidfd_open(pid), reader
+        self._pid, self._pidfd, self._reader = pid, pidfd, reader
         self._loop.watch(reader, self._read)
         self._loop.watch(self._pidfd, self._ended)
 

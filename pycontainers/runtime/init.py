@@ -16,8 +16,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ContainersError, IsolationError
-from ..linux import mounts, namespaces, pty, syscalls
+from ..errors import ContainersError, IsolationError, exhausted
+from ..linux import mounts, namespaces, pty, sockets, syscalls
 from ..linux.cgroups import enter
 from ..linux.idmap import set_groups
 from . import hooks, inside
@@ -104,13 +104,12 @@ class Init:
             gate = self._gate if self.wait.listener >= 0 or hooks.has(self.spec, "startContainer") else None
             become(self.confinement, make_cwd=True, death_signal=self.wait.death_signal, channel=self.channel, gate=gate)
         except ContainersError as error:
-            self._report(type(error).__name__, error.message, error.hint)
+            self._report(error)
         except OSError as error:
-            self._report(
-                "IsolationError", f"the container could not be set up: {error}", "pycontainers doctor shows what this machine allows"
-            )
+            why, hint = f"the container could not be set up: {error}", "pycontainers doctor shows what this machine allows"
+            self._report(exhausted(error) or IsolationError(why, hint))
         except BaseException as error:
-            self._report("ContainersError", f"the container could not be set up: {type(error).__name__}: {error}", "")
+            self._report(ContainersError(f"the container could not be set up: {type(error).__name__}: {error}"))
         os._exit(125)
 
     # -- talking to the supervisor
@@ -129,9 +128,9 @@ class Init:
             for fd in fds:
                 os.close(fd)
 
-    def _report(self, kind: str, message: str, hint: str) -> None:
+    def _report(self, error: ContainersError) -> None:
         try:
-            self._tell(json.dumps({"error": kind, "message": message, "hint": hint}).encode())
+            self._tell(json.dumps(sockets.error_message(error)).encode())
         except OSError:
             pass
 

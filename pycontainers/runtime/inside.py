@@ -5,6 +5,7 @@ Every target is resolved inside the container's root and mounted on by descripto
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Any
@@ -187,6 +188,8 @@ def _refuse_link(root: int, target: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         raise IsolationError(
             f"{target} is a link in the image ({error.strerror})", "an image must have a folder there, or nothing"
         ) from None
@@ -198,6 +201,8 @@ def _open_exact(path: str) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None  # not on this kernel
     except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         # A link in the place of what must be hidden or frozen: passing over it would leave it open (CVE-2019-19921).
         raise IsolationError(f"{path} cannot be hidden or frozen: it is a link in the container ({error.strerror})", "") from None
 

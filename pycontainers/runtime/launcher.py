@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -30,6 +31,7 @@ NAME = "launcher"
 IDLE_SECONDS = 600.0
 _SUPERVISOR, _EXEC = range(2)  # roles of spares
 _LESSONS = 8  # starts and execs after which we know what is usual here
+_FILES = 1024  # INR_OPEN_CUR, the kernel's soft limit of open files
 
 
 class Launcher(server.Server):
@@ -209,6 +211,13 @@ def _checked(container: Any) -> str:
     return container
 
 
+def _lift_files() -> None:
+    """It serves others after whoever happened to start it: his soft limit of files below the kernel's own is not theirs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < min(_FILES, hard):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_FILES, hard), hard))
+
+
 def _look_around() -> None:
     """What is the same for every container is found out (and kept by these modules) once, here, not in each supervisor again."""
     cgroups.layout()
@@ -226,6 +235,7 @@ def main(home: str, run: str) -> None:
             os.makedirs(f"{run}/{folder}", mode=0o700, exist_ok=True)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel: nobody waits for supervisors
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _lift_files()
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         # What a killed exec worker leaves comes to us and is reaped at once (SIGCHLD is ignored): a zombie inside, which only this
         # machine's own init could reap, would keep the container's pid namespace from ending.

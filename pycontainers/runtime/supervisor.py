@@ -224,6 +224,9 @@ class Supervisor:
 
     def _end_starting(self) -> None:
         """After a start that failed: end all that it may have made, also that of which we were told nothing."""
+        if self._starter is not None:
+            # First, as it is known without a descriptor: where none is left its siblings cannot be listed, and it waits for our message.
+            self._starter[1].close()
         for pid in _children():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -234,8 +237,6 @@ class Supervisor:
                 os.waitpid(-1, 0)
         except ChildProcessError:
             pass
-        if self._starter is not None:
-            self._starter[1].close()
         if self._agent is not None:
             owners.forget(self._spec())
         self._starter = self._agent = None

@@ -139,8 +139,8 @@ def closed_descriptors() -> None:
     """Descriptors stay open up to, and over, execve."""
     from pycontainers.runtime import exec, init
 
-    for module in (init, exec):
-        replace(module, "only_descriptor", lambda fd: fd)
+    replace(init, "only_descriptor", lambda fd: fd)
+    replace(exec, "only_descriptors", lambda fds, preserved: fds)
 
 
 def reachable_directory() -> None:

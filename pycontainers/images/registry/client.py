@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from ...errors import ContainersError, ImageError, NotFound, RegistryError, UsageError
 from .. import descriptor, manifest, reference
@@ -20,7 +20,7 @@ from .credentials import Credentials
 from .download import Download
 from .endpoint import Endpoint
 from .settings import Settings
-from .transport import Answer, Origin, Transport
+from .transport import Answer, Broken, Origin, Transport, join
 from .upload import Upload
 
 T = TypeVar("T")
@@ -309,9 +309,11 @@ def _next_page(answer: Answer) -> str:
     """Path and query of ``Link: <…>; rel="next"`` (RFC 8288); only ever at the same host."""
     for target, words in re.findall(r"<([^>]*)>([^<]*)", answer.headers.get("Link") or ""):
         if re.search(r';\s*rel="?next"?', words):
-            url = urljoin(answer.url, target)
-            parts = urlsplit(url)
+            try:
+                url = join(answer.url, target)
+            except Broken:
+                raise RegistryError(f"the list of tags goes on nowhere: {target!r:.80}") from None
             if Origin.of(url).host != answer.origin.host:
-                raise RegistryError(f"the list of tags goes on at another host, {parts.hostname}")
-            return f"{parts.path}?{parts.query}"
+                raise RegistryError(f"the list of tags goes on at another host, {Origin.of(url).host}")
+            return f"{urlsplit(url).path}?{urlsplit(url).query}"
     return ""

@@ -10,7 +10,7 @@ from ...errors import RegistryError
 from . import credentials, failures
 from .auth import Authentication
 from .credentials import Credentials
-from .transport import Answer, Body, Broken, Origin, Request, Transport
+from .transport import Answer, Body, Broken, Origin, Request, Transport, join
 
 HUB = "registry-1.docker.io"  # who answers for docker.io
 _DOCUMENT = 1 << 16  # bytes of an error's words
@@ -150,9 +150,9 @@ class Endpoint:
     def follow(self, answer: Answer, location: str) -> str:
         """Where an upload goes on, absolute. :raises RegistryError: nowhere, or where anybody could read it."""
         try:
-            url = urljoin(answer.url, location)
+            url = join(answer.url, location)
             place = Origin.of(url) if location else None
-        except (Broken, ValueError):
+        except Broken:
             place = None
         if place is None:
             raise RegistryError(f"{self.host} does not say where an upload goes on (Location {location!r:.60})")

@@ -67,6 +67,16 @@ class Origin:
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
 
+def join(url: str, target: str) -> str:
+    """Where a Location leads, seen from ``url``. :raises Broken: nowhere that can be asked."""
+    try:
+        found = urljoin(url, target)
+    except ValueError:
+        raise Broken("it names an address that cannot be asked", final=True) from None
+    Origin.of(found)
+    return found
+
+
 @dataclass(frozen=True)
 class Request:
     """``body`` makes its content anew each time; ``size`` is its length in bytes."""
@@ -176,7 +186,7 @@ class Transport:
             if answer.status not in _REDIRECTS or not target or (method not in ("GET", "HEAD") and answer.status not in (307, 308)):
                 return answer
             answer.finish()
-            url = urljoin(url, target)
+            url = join(url, target)
             new = Origin.of(url)
             if new != origin:
                 authorization = ""  # and it does not come back: who redirects here again chooses what is asked with it
@@ -277,13 +287,22 @@ def _watched(sockets: weakref.WeakSet[socket.socket], stall: float, verified: bo
 
         def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
             # A server that sends its headers a byte at a time never runs into the limit for one byte.
-            timer = threading.Timer((self.timeout or stall) + 1.0, _shut, (getattr(self.sock, "socket", self.sock),))
+            late, sock = threading.Event(), getattr(self.sock, "socket", self.sock)
+
+            def expire() -> None:
+                late.set()
+                _shut(sock)
+
+            timer = threading.Timer((self.timeout or stall) + 1.0, expire)
             timer.daemon = True
             timer.start()
             try:
-                return super().getresponse()
+                found = super().getresponse()
             finally:
                 timer.cancel()
+            if late.is_set():
+                raise TimeoutError("the head of an answer")  # http.client takes an end in the middle of it for its end
+            return found
 
     class WatchedTLS(Watched, connection.HTTPSConnection):
         pass

@@ -6,7 +6,9 @@ Each is one line with a hint, nothing is half made, and it works again afterward
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -18,11 +20,11 @@ import pytest
 
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError
-from pycontainers.linux import cgroups
+from pycontainers.linux import cgroups, sockets
 from pycontainers.paths import Paths
-from pycontainers.protocol import BuildRequest, CommitRequest, ContainerConfig, ExecConfig, Resources
+from pycontainers.protocol import BuildRequest, CommitRequest, ContainerConfig, ExecConfig, HealthCheck, Resources
 from pycontainers.runtime import client
-from tests.conftest import _end
+from tests.conftest import _end, leave_launcher
 
 from .conftest import House
 
@@ -312,6 +314,113 @@ result = found
     assert "ok" in outcome, outcome
     assert set(eval(outcome["ok"])) == {"ok", "refused"}, outcome
     assert tidy.left() == {}
+
+
+def files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@contextlib.contextmanager
+def at_most(pids: list[int], number: int) -> Iterator[None]:
+    """Open files of these processes, and of those that they make."""
+    before = {}
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                before[pid] = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (number, before[pid][1]))
+        yield
+    finally:
+        for pid, limit in before.items():
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+
+
+def crowd(path: str, greeting: bool) -> tuple[list[Any], dict[str, Any]]:
+    """As many clients as are let in, and what the next one is told."""
+    clients = []
+    while len(clients) < 200:
+        clients.append(sockets.connect(path, 0.3 if not greeting else 5))
+        try:
+            told, _ = sockets.receive(clients[-1])
+        except TimeoutError:
+            continue  # let in: nothing is said before it asks
+        if told is None or "hello" not in told:
+            return clients, told or {}
+    raise AssertionError("200 were let in")
+
+
+def test_a_launcher_with_as_many_clients_as_it_may_have_files(tidy: House) -> None:
+    tidy.engine.run(config("true", auto_remove=True))
+    launcher = min(launcher_processes(tidy))
+    with at_most([launcher], files(launcher) + 8):
+        clients, told = crowd(str(tidy.paths.launcher_socket), greeting=True)
+        assert "takes no more clients" in told["message"] and told["hint"], told
+        begun = time.monotonic()
+        refused(lambda: tidy.engine.run(config("true", auto_remove=True)), "takes no more clients", "Too many open files")
+        assert time.monotonic() - begun < 9  # and not only when it has waited for a greeting long enough
+        for client_ in clients:
+            client_.close()
+        tidy.engine.run(config("true", auto_remove=True))
+    assert tidy.left() == {}
+
+
+def test_a_supervisor_with_as_many_clients_as_it_may_have_files(tidy: House) -> None:
+    """It is the container's life: it refuses, leaves out what it cannot do (samples, health checks), and goes on."""
+    check = HealthCheck(test=("CMD", "true"), interval=0.2)
+    info = tidy.start("sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done", health=check)
+    now = json.loads(Path(info.folder, "state.json").read_text())
+    supervisor = now["supervisor"]["pid"]
+    time.sleep(0.3)  # its first sample has been taken
+    with at_most([supervisor], files(supervisor) + 8):
+        clients, told = crowd(now["control"], greeting=False)
+        assert "takes no more clients" in told["message"] and told["hint"], told
+        for _ in range(5):
+            refused(lambda: tidy.engine.update("f", Resources(pids_limit=50)), "takes no more clients")
+        time.sleep(0.6)
+        health = json.loads(Path(info.folder, "health.json").read_text())
+        assert any("Too many open files" in probe["output"] for probe in health["log"]), health
+        for client_ in clients:
+            client_.close()
+        assert tidy.engine.update("f", Resources(pids_limit=50)).resources.pids_limit == 50
+    assert tidy.engine.stop("f").exit.code == 3
+    tidy.clear()
+    assert tidy.left() == {}
+
+
+def test_no_more_files_for_the_launcher_and_what_it_makes(tidy: House) -> None:
+    """From too few to enough: each start is done, or refused in one line and undone; none waits for what cannot come."""
+    seen = set()
+    tidy.engine.run(config("true", auto_remove=True))
+    for number in range(8, 44, 2 if os.environ.get("PYCONTAINERS_ALL_FAULTS") else 3):
+        with at_most(launcher_processes(tidy), number):
+            begun = time.monotonic()
+            try:
+                tidy.engine.run(config("true", auto_remove=True))
+                seen.add("done")
+            except ContainersError as error:
+                assert "\n" not in error.message and error.hint, (error.message, error.hint)
+                seen.add("refused")
+            assert time.monotonic() - begun < 30, number
+        leave_launcher(tidy.paths)  # with all that had the limit from it
+        tidy.engine.run(config("true", auto_remove=True))
+        assert tidy.left() == {}, number
+    assert seen == {"done", "refused"}
+
+
+def test_who_starts_the_launcher_with_few_files_does_not_limit_others(small: Disk, tmp_path: Path) -> None:
+    where = Paths(small.paths.home, tmp_path / "run").prepare()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files(os.getpid()) + 20, limit[1]))
+        client.isolation(where)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        with sockets.connect(where.launcher_socket, 5) as conn:
+            pid = (sockets.receive(conn)[0] or {})["pid"]
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == min(1024, limit[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+        leave_launcher(where)
 
 
 @pytest.mark.parametrize("program", ["/nowhere/python", "/etc/passwd", "/bin/false"])
