@@ -177,7 +177,7 @@ class Shipping:
 
     def tags(self, repository: str) -> list[str]:
         with _registry(_remote(repository)) as registry:
-            return registry.tags()
+            return sorted(registry.tags())
 
     def delete_remote(self, name: str) -> str:
         with _registry(_remote(name)) as registry:
@@ -297,7 +297,7 @@ def _resolved(registry: Registry) -> Callable[[], str]:
 
 def _every_tag(repository: Reference) -> list[Reference]:
     with _registry(repository) as registry:
-        return [replace(repository, tag=tag, digest="") for tag in registry.tags()]
+        return [replace(repository, tag=tag, digest="") for tag in sorted(registry.tags())]
 
 
 def _platform(text: str) -> Platform:

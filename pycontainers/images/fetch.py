@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ def fetch(
     crew = _Crew(store, source, _jobs(found.layers, config["rootfs"]["diff_ids"]))
     try:
         made = yield from crew.work()
-        image = store.add_image(raw, made, manifest=found.raw)
+        image = store.add_image(raw, made, manifest=found.raw, holder=crew.holder)
         for name in names:
             store.tag(image.id, name, known_as())
     finally:
@@ -105,6 +106,7 @@ class _Crew:
         self._jobs, self._left = jobs, iter(jobs)
         self._made: dict[int, Layer] = {}
         self._leased: set[str] = set()
+        self.holder = f"f{secrets.token_hex(4)}"
         self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -128,7 +130,7 @@ class _Crew:
             if time.monotonic() - renewed > _RENEW:
                 renewed = time.monotonic()
                 for path in list(self._leased):
-                    self.store.lease(path)
+                    self.store.lease(path, self.holder)
         return [self._made[job.index] for job in self._jobs]
 
     def close(self) -> None:
@@ -136,11 +138,13 @@ class _Crew:
         self._stop.set()
         for reader in list(self._readers):
             reader.stop()
+        if any(thread.is_alive() for thread in self._threads):
+            self.source.close()  # a registry's ends what hangs in the network at once
         end = time.monotonic() + _PATIENCE
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, end - time.monotonic()))
-        self.store.release(list(self._leased))
+        self.store.release(list(self._leased), self.holder)
 
     def _run(self) -> None:
         try:
@@ -180,7 +184,7 @@ class _Crew:
         return layer
 
     def _here(self, job: _Job) -> Layer | None:
-        layer = self.store.leased_layer(job.chain, job.diff)
+        layer = self.store.leased_layer(job.chain, job.diff, self.holder)
         if layer is None:
             return None
         folder = os.path.dirname(layer.path)
@@ -212,7 +216,7 @@ class _Crew:
         while True:
             with self.store.locked(shared=True):
                 if os.path.exists(path):
-                    self.store.lease(path)
+                    self.store.lease(path, self.holder)
                     self._leased.add(path)
                     return None
             writing = Ingest.begin(self.store, job.blob.digest, job.blob.size)
@@ -231,11 +235,19 @@ class _Crew:
             applied = self._apply(job, tee, tree)
             if writing is not None:
                 durable.sync_tree(tree)
-                writing.publish()
+                writing.publish(holder=self.holder)
                 self._leased.add(self.store.blob_path(job.blob.digest))
             form = Descriptor(job.blob.media_type, job.blob.digest, job.blob.size)
             layer = self.store.add_layer(
-                tree, job.parent, job.diff, applied.size, tar_size=applied.tar_size, packed=False, blobs=[form], synced=writing is not None
+                tree,
+                job.parent,
+                job.diff,
+                applied.size,
+                tar_size=applied.tar_size,
+                packed=False,
+                blobs=[form],
+                synced=writing is not None,
+                holder=self.holder,
             )
             self._leased.add(os.path.dirname(layer.path))
         except BaseException:

@@ -57,8 +57,8 @@ def forms_of(store: Store, layer: Layer) -> list[Descriptor]:
     return sorted(found, key=lambda form: form.compression == "none")
 
 
-def blob_of(store: Store, layer: Layer, kind: str, keep_plain: bool, moved: Callable[[int], None]) -> Descriptor:
-    """A blob that holds the layer, under a lease: one that is there, or a new one, which is recorded.
+def blob_of(store: Store, layer: Layer, kind: str, keep_plain: bool, moved: Callable[[int], None], holder: str) -> Descriptor:
+    """A blob that holds the layer, under a lease of ``holder``'s: one that is there, or a new one, which is recorded.
 
     :param kind: gzip or zstd; "" for as it came, and else gzip. :param keep_plain: a plain one will do for "".
     :param moved: told the bytes of plain tar that are done, where one is made.
@@ -67,14 +67,14 @@ def blob_of(store: Store, layer: Layer, kind: str, keep_plain: bool, moved: Call
         if LAYERS.get(form.media_type) == kind or (not kind and (keep_plain or form.compression != "none")):
             with store.locked(shared=True):
                 if os.path.exists(store.blob_path(form.digest)):
-                    store.lease(store.blob_path(form.digest))
+                    store.lease(store.blob_path(form.digest), holder)
                     return form
-    made, _ = make_blob(store, tar_of(store, layer), kind or "gzip", moved)
+    made, _ = make_blob(store, tar_of(store, layer), kind or "gzip", moved, holder)
     store.add_forms(layer, [made])
     return made
 
 
-def make_blob(store: Store, tar: Iterable[bytes], kind: str, moved: Callable[[int], None]) -> tuple[Descriptor, str]:
+def make_blob(store: Store, tar: Iterable[bytes], kind: str, moved: Callable[[int], None], holder: str) -> tuple[Descriptor, str]:
     """(a blob of this tar, under a lease; the tar's diff id). Always the same for the same bytes."""
     digest, plain, size = hashlib.sha256(), hashlib.sha256(), 0
     temporary = f"{store.ingest}/{durable.fresh_name()}"
@@ -89,7 +89,7 @@ def make_blob(store: Store, tar: Iterable[bytes], kind: str, moved: Callable[[in
             os.fsync(file.fileno())
         made = Descriptor(OCI_LAYER + _SUFFIX[kind], f"sha256:{digest.hexdigest()}", size)
         with store.locked(shared=True):
-            store.lease(store.blob_path(made.digest))
+            store.lease(store.blob_path(made.digest), holder)
             os.rename(temporary, store.blob_path(made.digest))
         durable.sync_folder(f"{store.root}/blobs/sha256")
     except BaseException:

@@ -87,8 +87,8 @@ class Ingest:
             self.forget()
             raise ImageError(f"blob {self._digest[:19]} has the digest sha256:{found[:12]}: it was damaged or exchanged", "try again")
 
-    def publish(self, synced: bool = False) -> None:
-        """Check it and give it its name, with a lease on it.
+    def publish(self, synced: bool = False, holder: str = "") -> None:
+        """Check it and give it its name, with a lease on it (of ``holder``'s).
 
         :param synced: the caller has brought it to the disk, and will bring the folder's entry there before anything refers to it.
         """
@@ -97,7 +97,7 @@ class Ingest:
         if not synced:
             os.fsync(self._fd)
         with self._records.locked(shared=True):
-            self._records.lease(path)
+            self._records.lease(path, holder)
             os.rename(_path(self._records, self._digest), path)
         if not synced:
             durable.sync_folder(os.path.dirname(path))

@@ -183,17 +183,24 @@ class Records:
 
     # -- leases: what somebody counts on and no image refers to yet
 
-    def lease(self, path: str) -> None:
-        """Of a snapshot's folder or a blob. Also makes one last longer that is there."""
-        place = f"{self.root}/leases/{os.path.basename(path)}-{durable.owner()}"
-        os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.utime(place)
+    def lease(self, path: str, holder: str = "") -> None:
+        """Of a snapshot's folder or a blob. Also makes one last longer that is there.
 
-    def release(self, paths: Iterable[str]) -> None:
-        me = durable.owner()
+        :param holder: letters and digits: whose lease it is, where several in one process may want the same.
+        """
+        fd = os.open(self._lease_path(path, holder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.utime(fd)
+        finally:
+            os.close(fd)
+
+    def release(self, paths: Iterable[str], holder: str = "") -> None:
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.root}/leases/{os.path.basename(path)}-{me}")
+                os.unlink(self._lease_path(path, holder))
+
+    def _lease_path(self, path: str, holder: str) -> str:
+        return f"{self.root}/leases/{os.path.basename(path)}{'-' if holder else ''}{holder}-{durable.owner()}"
 
     def leased(self) -> set[str]:
         """Snapshots and blobs under a lease that holds; leases of ended processes and failed builds are removed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,7 @@ class _Parts:
 
 
 def _parts(store: Store, image: Image, plain: bool, kind: str, keep_plain: bool, crew: _Crew) -> Work[_Parts]:
-    jobs = [_plain(store, layer) if plain else _packed(store, layer, kind, keep_plain) for layer in image.layers]
+    jobs = [_plain(store, layer) if plain else _packed(store, layer, kind, keep_plain, crew.holder) for layer in image.layers]
     if image.host:
         raw, base = yield from _with_host(store, image, "none" if plain else kind or "gzip", crew)
         return _Parts([base, *jobs], Descriptor(OCI_CONFIG, digest(raw), len(raw)), raw, None)
@@ -120,9 +121,9 @@ def _blob(store: Store, blob: Descriptor) -> _Job:
     return _Job(blob.short, lambda moved: blob, lambda made: open(store.blob_path(made.digest), "rb", 0))
 
 
-def _packed(store: Store, layer: Layer, kind: str, keep_plain: bool) -> _Job:
+def _packed(store: Store, layer: Layer, kind: str, keep_plain: bool, holder: str) -> _Job:
     def make(moved: Callable[[int], None]) -> Descriptor:
-        return forms.blob_of(store, layer, kind, keep_plain, moved)
+        return forms.blob_of(store, layer, kind, keep_plain, moved, holder)
 
     return _Job(layer.diff_id[7:19], make, lambda made: open(store.blob_path(made.digest), "rb", 0))
 
@@ -142,7 +143,7 @@ def _with_host(store: Store, image: Image, kind: str, crew: _Crew) -> Work[tuple
     below = Rootfs(image.rootfs.layers[: len(image.rootfs.layers) - own], image.rootfs.folders, image.rootfs.base)
     files, size = host_content(below)
     yield Note(f"this machine's system goes along: {files} files, {size / 1e6:.0f} MB before compression")
-    base, diff = yield from crew.make(lambda moved: forms.make_blob(store, pack(below), kind, moved), size)
+    base, diff = yield from crew.make(lambda moved: forms.make_blob(store, pack(below), kind, moved, crew.holder), size)
     config = image.config
     settings = dict(config.get("config") or {})
     settings["Labels"] = {name: value for name, value in (settings.get("Labels") or {}).items() if name != HOST_LABEL}
@@ -180,6 +181,7 @@ class _Crew:
         self._threads: list[threading.Thread] = []
         self._leased: list[str] = []
         self.passing: list[str] = []
+        self.holder = f"s{secrets.token_hex(4)}"
 
     def send(self, jobs: list[_Job]) -> Work[list[Descriptor]]:
         """Make and send them; their descriptors in the same order."""
@@ -205,12 +207,14 @@ class _Crew:
 
     def close(self) -> None:
         self._stop.set()
+        if any(thread.is_alive() for thread in self._threads):
+            self._target.close()  # a registry's ends what hangs in the network at once
         end = time.monotonic() + _PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        self._store.release(self._leased)
+        self._store.release(self._leased, self.holder)
         if self.passing:
-            self._store.release(self.passing)
+            self._store.release(self.passing, self.holder)
             collect.drop(self._store, self.passing)
 
     def _run(self, work: Callable[[], None], count: int) -> Iterator[Event]:

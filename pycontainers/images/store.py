@@ -172,11 +172,11 @@ class Store(Records):
         return self.add_layer(tree, parent_chain, f"sha256:{digest.hexdigest()}", layers.content_size(tree), tar_size=tar_size)
 
     def add_layer(self, tree: str, parent_chain: str, diff: str, size: int, *, tar_size: int, packed: bool = True,
-                  blobs: Sequence[Descriptor] = (), synced: bool = False) -> Layer:  # fmt: skip
+                  blobs: Sequence[Descriptor] = (), synced: bool = False, holder: str = "") -> Layer:  # fmt: skip
         """The same with what the caller knows: the diff id, bytes of regular files, and of the plain tar.
 
         :param packed: the layer's tar is what :mod:`.pack` makes of it. :param blobs: what of ``blobs/`` holds it.
-        :param synced: the caller has brought the tree to the disk.
+        :param synced: the caller has brought the tree to the disk. :param holder: of the lease on it.
         """
         layer = self.layer_at(layers.chain_id(parent_chain, diff), diff, size)
         folder, building = os.path.dirname(layer.path), os.path.dirname(tree)
@@ -190,7 +190,7 @@ class Store(Records):
             else:
                 durable.sync_tree(building)
         with self.locked(shared=True):
-            self.lease(folder)
+            self.lease(folder, holder)
             try:
                 os.rename(building, folder)
             except OSError as error:
@@ -212,15 +212,15 @@ class Store(Records):
             if new and os.path.isdir(folder):
                 durable.write(self.ingest, f"{folder}/blobs.json", compact([*rows, *new]))
 
-    def leased_layer(self, chain: str, diff: str) -> Layer | None:
-        """A snapshot that is here, under a lease of this process's; None where there is none."""
+    def leased_layer(self, chain: str, diff: str, holder: str) -> Layer | None:
+        """A snapshot that is here, under a lease of ``holder``'s; None where there is none."""
         layer = self.layer_at(chain, diff, 0)
         folder = os.path.dirname(layer.path)
         with self.locked(shared=True):
             size = self.snapshot(folder).get("size")
             if not isinstance(size, int) or not os.path.isdir(layer.path):
                 return None
-            self.lease(folder)
+            self.lease(folder, holder)
         return replace(layer, size=size)
 
     def cached(self, key: str) -> Layer | None:
@@ -243,7 +243,9 @@ class Store(Records):
         """
         return self.add_image(canonical(config), image_layers, host_identity)
 
-    def add_image(self, config: bytes, image_layers: Sequence[Layer], host_identity: str = "", manifest: bytes = b"") -> Image:
+    def add_image(
+        self, config: bytes, image_layers: Sequence[Layer], host_identity: str = "", manifest: bytes = b"", holder: str = ""
+    ) -> Image:
         """An image as it came: config and manifest keep their bytes, and so their digests. The record makes it exist.
 
         :param manifest: b"" for none. It becomes the image's own if it has none, or one of which a layer is missing here.
@@ -263,7 +265,7 @@ class Store(Records):
             self.add_blob(config)
             if self.kept_as(image_id) != record:
                 self.write_record(image_id, record)  # the image exists from here on; its blobs do already
-            self.release(os.path.dirname(layer.path) for layer in image_layers)
+            self.release((os.path.dirname(layer.path) for layer in image_layers), holder)
         return self._load(image_id, self.named())
 
     def whole(self, manifest: str | bytes) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from .records import Layer
 from .store import Store
 
 _CHUNK = 1 << 20
-_LEASE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{64})-[0-9]+-[0-9]+-[0-9a-f]+-[0-9]+\Z")
+_LEASE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{64})(-[0-9a-z]+)?-[0-9]+-[0-9]+-[0-9a-f]+-[0-9]+\Z")
 
 
 def verify(store: Store, repair: bool = False, running: Callable[[], set[str]] = set) -> Work[list[Problem]]:
@@ -45,6 +46,7 @@ class _Check:
         self._bad_blobs: set[str] = set()
         self._bad_layers: dict[str, str] = {}
         self._seen = 0
+        self._holder = f"v{secrets.token_hex(4)}"
 
     def _say(self, kind: str, what: str, path: str, repair: Callable[[], bool] | None) -> None:
         done = bool(self._repair and repair is not None and repair())
@@ -86,11 +88,11 @@ class _Check:
             with self.store.locked(shared=True):
                 if not os.path.isdir(entry.path):
                     continue
-                self.store.lease(entry.path)  # it stays while we look
+                self.store.lease(entry.path, self._holder)  # it stays while we look
             try:
                 self._layer(entry.path)
             finally:
-                self.store.release([entry.path])
+                self.store.release([entry.path], self._holder)
             self._seen += int(self.store.snapshot(entry.path).get("size") or 0)
             yield Progress("layers", self._seen)
 
