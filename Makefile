@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test test-peers test-faults lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers test-faults test-kills lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -52,6 +52,10 @@ bench: $(TESTED)
 # SIGKILL to each process at each step of each scenario (a quarter of an hour; "make test" takes each step once).
 test-faults: $(TESTED)
 	PYCONTAINERS_ALL_FAULTS=1 $(BIN)/python -m pytest tests/runtime/faults/test_faults.py -s $(PYTEST_ARGS)
+
+# SIGKILL at 200 random moments of load, pull, push, save, commit, import, prune and repair (half an hour; "make test" takes a few).
+test-kills: packages $(TESTED)
+	PYCONTAINERS_KILLS=200 $(BIN)/python -m pytest tests/images/test_kill.py --timeout 1800 $(PYTEST_ARGS)
 
 reference: $(STAMP)
 	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md

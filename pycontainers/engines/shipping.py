@@ -19,7 +19,6 @@ from ..events import Done, Note, Work
 from ..images import layers, reference
 from ..images.reference import Reference
 from ..images.store import Image, Store
-from ..linux import trees
 from ..paths import Paths
 from ..protocol import DiskItem, DiskUsage, ImageInfo, Problem
 from ..runtime import state
@@ -333,16 +332,13 @@ def _target(format: str, output: str | BinaryIO) -> Iterator[Any]:
         with open(output, "wb") as file:  # a device or a FIFO
             yield make(file, output)
         return
-    temporary = f"{os.path.dirname(output) or '.'}/.{durable.fresh_name()}"
     try:
-        with open(temporary, "xb") as file:
+        with durable.whole(output) as file:
             yield make(file, output)
-        os.rename(temporary, output)
-    except BaseException as error:
-        trees.remove(temporary)
-        if isinstance(error, PermissionError) and error.filename == temporary:
-            raise ContainersError(f"{output} cannot be written: {error.strerror}", "") from None
-        raise
+    except PermissionError as error:
+        if os.path.dirname(str(error.filename)) != (os.path.dirname(output) or "."):
+            raise
+        raise ContainersError(f"{output} cannot be written: {error.strerror}", "") from None
 
 
 def _imported(store: Store, changes: Sequence[str], comment: str, platform: Platform | None) -> dict[str, Any]:

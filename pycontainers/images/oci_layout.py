@@ -186,7 +186,7 @@ class FolderTarget:
 
     def put(self, blob: Descriptor, open: Callable[[], Reader], sent: Callable[[int], None]) -> None:
         done = 0
-        with contextlib.closing(open()) as reader, _whole(f"{self.name}/{_path(blob)}") as file:
+        with contextlib.closing(open()) as reader, durable.whole(f"{self.name}/{_path(blob)}") as file:
             while piece := reader.read(_CHUNK):
                 file.write(piece)
                 done += len(piece)
@@ -219,23 +219,9 @@ class FolderTarget:
         return [row for row in said.get("manifests") or [] if isinstance(row, dict)]
 
     def _write(self, path: str, data: bytes) -> None:
-        with _whole(f"{self.name}/{path}") as file:
+        with durable.whole(f"{self.name}/{path}") as file:
             file.write(data)
         self._written += len(data)
 
     def close(self) -> None:
         pass
-
-
-@contextlib.contextmanager
-def _whole(path: str) -> Any:
-    """A file that has its name when it is whole."""
-    temporary = f"{os.path.dirname(path)}/.{durable.fresh_name()}"
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
