@@ -160,7 +160,7 @@ class _Layer:
         """What would have changed files made after it."""
         for path, value in self._later:
             folder = self._folder(path.split(b"/"), make=False)
-            self._attribute(path, f"/proc/self/fd/{folder.fd}", _INHERITED, value)
+            self._attribute(path, folder.fd, _INHERITED, value)
 
     # -- the way to a folder
 

@@ -12,12 +12,12 @@ import hashlib
 import io
 import os
 import stat
-import tarfile
 from collections.abc import Iterator
 
 from ..errors import ImageError
 from . import durable
 from .pack import Packer, Stream, header
+from .tar import BLOCK, Entry
 from .unpack import BENEATH, Unpacker
 from .view import Node, Rootfs, View, is_opaque, is_whiteout, opaque_attribute
 
@@ -25,12 +25,24 @@ WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
 class _LayerPacker(Packer):
-    """Whiteout devices become ``.wh.NAME``, opaque folders get ``.wh..wh..opq``; whole seconds, and no form that is not tar's oldest."""
+    """Whiteout devices become ``.wh.NAME``, opaque folders get ``.wh..wh..opq``; whole seconds, and no form that is not tar's oldest:
+    a sparse file's holes are zeros here, for not every program that reads layers knows holes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._overlay = opaque_attribute().removesuffix("opaque")
+
+    def content(self, folder: int) -> Iterator[bytes]:
+        if is_opaque(_at(folder) + "/"):
+            yield header(Entry(os.fsencode(OPAQUE)))
+            self._size += BLOCK
+        yield from super().content(folder)
 
     def entry(self, parent: int, name: str, inside: str, found: os.stat_result, fd: int) -> Iterator[bytes]:
         folder, _, last = inside.rpartition("/")
         if is_whiteout(found):
-            yield header(tarfile.TarInfo(f"{folder}/{WHITEOUT}{last}" if folder else WHITEOUT + last))
+            yield header(Entry(os.fsencode(f"{folder}/{WHITEOUT}{last}" if folder else WHITEOUT + last)))
             return
         if last.startswith(WHITEOUT):
             # In a layer's tar such a name deletes: shipped, this file would remove another one instead of being there.
@@ -39,17 +51,40 @@ class _LayerPacker(Packer):
             )
         yield from super().entry(parent, name, inside, found, fd)
         if stat.S_ISDIR(found.st_mode) and is_opaque(fd):
-            yield header(tarfile.TarInfo(f"{inside}/{OPAQUE}"))
+            yield header(Entry(os.fsencode(f"{inside}/{OPAQUE}")))
 
-    def encoded(self, info: tarfile.TarInfo, found: os.stat_result, fd: int) -> Iterator[bytes]:
+    def attributes(self, place: int | str) -> dict[bytes, bytes]:
+        """What overlayfs hides from whoever looks at the mounted layer stays here; what it shows by another name gets that back."""
+        escaped = os.fsencode(self._overlay) + b"overlay."
+        found = super().attributes(place)
+        return {name.replace(b"overlay.overlay.", b"overlay.", 1) if name.startswith(escaped) else name: found[name] for name in found}
+
+    def attributes_of_special(self, parent: int, name: str) -> dict[bytes, bytes]:
+        return self.attributes(f"{_at(parent)}/{name}")
+
+    def keeps(self, attribute: str) -> bool:
+        """The attributes of the other kind of mount (``user.`` for root's) are anybody's."""
+        if attribute.startswith(self._overlay):
+            return attribute.startswith(self._overlay + "overlay.")
+        return attribute.startswith(("trusted.overlay.", "user.overlay.")) or super().keeps(attribute)
+
+    def encoded(self, info: Entry, found: os.stat_result, fd: int) -> Iterator[bytes]:
+        info.mtime -= info.mtime % 1_000_000_000
         return self.plain(info, fd)
 
 
 class _UpperPacker(Packer):
-    """A copy of an overlay's upper folder: what makes a folder opaque goes along; where a file was copied up from does not."""
+    """A copy of an overlay's upper folder: what makes a folder opaque goes along, and what was set inside by such a name; where a file was
+    copied up from does not.
+    """
 
     def keeps(self, attribute: str) -> bool:
-        return attribute in ("trusted.overlay.opaque", "user.overlay.opaque") or super().keeps(attribute)
+        kind = attribute.removeprefix("trusted.overlay.").removeprefix("user.overlay.")
+        return (kind != attribute and kind.startswith(("opaque", "overlay."))) or super().keeps(attribute)
+
+
+def _at(fd: int) -> str:
+    return f"/proc/self/fd/{fd}"
 
 
 def copy_upper(upper: str, target: str) -> Iterator[int]:
@@ -97,10 +132,14 @@ def named_by_paths() -> Iterator[None]:
 
 def diff_id(folder: str) -> tuple[str, int]:
     """(``sha256:…`` of the tar, bytes of regular files in it)."""
-    digest = hashlib.sha256()
-    for piece in tar_stream(folder):
-        digest.update(piece)
-    return f"sha256:{digest.hexdigest()}", content_size(folder)
+    digest, packer = hashlib.sha256(), _LayerPacker()
+    fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for piece in packer.content(fd):
+            digest.update(piece)
+    finally:
+        os.close(fd)
+    return f"sha256:{digest.hexdigest()}", packer.bytes
 
 
 def content_size(folder: str) -> int:

@@ -9,14 +9,15 @@ import errno
 import io
 import os
 import stat
-import tarfile
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..linux import idmap, owners
+from . import tar
+from .tar import BLOCK, Entry
 
 _CHUNK = 1 << 20
-BLOCK = 512
 _SWAPPED = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 #: Where a file's own attributes are opened: O_NONBLOCK, for a FIFO may have taken its place since it was looked at.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -96,52 +97,58 @@ class Packer:
 
     def entry(self, parent: int, name: str, inside: str, found: os.stat_result, fd: int) -> Iterator[bytes]:
         """Header and content of one entry; ``fd`` is open for a file or a folder, -1 for anything else."""
-        info = tarfile.TarInfo(inside)
+        info = Entry(os.fsencode(inside))
         info.mode, info.uid, info.gid = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
         if fd >= 0 and idmap.single():
             info.uid, info.gid = owners.recorded(fd) or (info.uid, info.gid)
-        info.mtime = found.st_mtime_ns // 1_000_000_000
+        info.mtime = found.st_mtime_ns
         kind, key = stat.S_IFMT(found.st_mode), (found.st_dev, found.st_ino)
         if kind == stat.S_IFREG and found.st_nlink > 1 and key in self._links:
-            info.type, info.linkname = tarfile.LNKTYPE, self._links[key]
+            info.kind, info.target = tar.LINK, os.fsencode(self._links[key])
         elif kind == stat.S_IFREG:
             if found.st_nlink > 1:
                 self._links[key] = inside
             info.size = found.st_size
         elif kind == stat.S_IFDIR:
-            info.type = tarfile.DIRTYPE
+            info.kind = tar.FOLDER
         elif kind == stat.S_IFLNK:
-            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=parent)
+            info.kind, info.target = tar.SYMLINK, os.readlink(os.fsencode(name), dir_fd=parent)
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-            info.type = tarfile.CHRTYPE if kind == stat.S_IFCHR else tarfile.BLKTYPE
-            info.devmajor, info.devminor = os.major(found.st_rdev), os.minor(found.st_rdev)
+            info.kind = tar.CHARACTER if kind == stat.S_IFCHR else tar.BLOCK_DEVICE
+            info.device = os.major(found.st_rdev), os.minor(found.st_rdev)
         elif kind == stat.S_IFIFO:
-            info.type = tarfile.FIFOTYPE
+            info.kind = tar.FIFO
         else:
             return  # a socket has no meaning in an archive (Docker and tar leave it out as well)
-        if info.type in (tarfile.REGTYPE, tarfile.DIRTYPE):
-            info.pax_headers = self.attributes(fd)  # xattr(7): links and special files have none that an archive could carry
+        if fd >= 0:
+            # A hard link's too: whoever unpacks it as Docker does gives the file its owner anew, which drops capabilities (chown(2)).
+            info.attributes = self.attributes(fd)
+        else:
+            info.attributes = self.attributes_of_special(parent, name)
         yield from self.encoded(info, found, fd)
 
-    def attributes(self, fd: int) -> dict[str, str]:
-        """Extended attributes as PAX records (``SCHILY.xattr.``)."""
+    def attributes(self, place: int | str) -> dict[bytes, bytes]:
+        """Extended attributes of what is open, or of what has a path (a link's own)."""
+        follow = isinstance(place, int)
         try:
-            names = sorted(os.listxattr(fd))
+            names = sorted(os.listxattr(place, follow_symlinks=follow))
         except OSError as error:
             if error.errno != errno.ENOTSUP:
                 raise
             names = []  # a file system without extended attributes
-        return {f"SCHILY.xattr.{name}": os.getxattr(fd, name).decode("utf-8", "surrogateescape") for name in names if self.keeps(name)}
+        return {os.fsencode(name): os.getxattr(place, name, follow_symlinks=follow) for name in names if self.keeps(name)}
+
+    def attributes_of_special(self, parent: int, name: str) -> dict[bytes, bytes]:
+        """Those of a link, device or FIFO: in a container's root they have none that can be read (xattr(7): no ``user.`` ones)."""
+        return {}
 
     def keeps(self, attribute: str) -> bool:
         """overlayfs's own attributes, recorded owners and the security module's labels stay here."""
         return not attribute.startswith(("trusted.overlay.", "user.overlay.", owners.ATTRIBUTE, "security.selinux"))
 
-    def encoded(self, info: tarfile.TarInfo, found: os.stat_result, fd: int) -> Iterator[bytes]:
+    def encoded(self, info: Entry, found: os.stat_result, fd: int) -> Iterator[bytes]:
         """Header and content, with the time to the nanosecond and holes left out."""
-        if found.st_mtime_ns % 1_000_000_000:
-            info.pax_headers = {**info.pax_headers, "mtime": f"{info.mtime}.{found.st_mtime_ns % 1_000_000_000:09d}"}
-        parts = data_parts(fd, found) if info.isreg() else None
+        parts = data_parts(fd, found) if info.kind == tar.FILE else None
         if parts is None:
             yield from self.plain(info, fd)
             return
@@ -150,26 +157,90 @@ class Packer:
         text = "".join(f"{number}\n" for number in (len(parts), *[number for part in parts for number in part])).encode()
         text += b"\0" * (-len(text) % BLOCK)
         total, name = sum(length for _, length in parts), info.name
-        sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name, "GNU.sparse.realsize": str(info.size)}
-        info.pax_headers, info.size = {**info.pax_headers, **sparse}, len(text) + total
-        info.name = f"GNUSparseFile.0/{name.rpartition('/')[2]}"
-        yield header(info)
+        sparse = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0", b"GNU.sparse.name": name, b"GNU.sparse.realsize": b"%d" % info.size}
+        info.size = len(text) + total
+        info.name = b"GNUSparseFile.0/" + name.rpartition(b"/")[2]
+        yield header(info, sparse)
         yield text
         for offset, length in parts:
             yield from _bytes(fd, offset, length)
         yield b"\0" * (-total % BLOCK)
 
-    def plain(self, info: tarfile.TarInfo, fd: int) -> Iterator[bytes]:
+    def plain(self, info: Entry, fd: int) -> Iterator[bytes]:
         """Header and content as they are."""
         yield header(info)
-        if info.isreg():
+        if info.kind == tar.FILE:
             self.bytes += info.size
             yield from _bytes(fd, 0, info.size)
-            yield b"\0" * (-info.size % BLOCK)
+            if info.size % BLOCK:
+                yield b"\0" * (-info.size % BLOCK)
 
 
-def header(info: tarfile.TarInfo) -> bytes:
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+def header(entry: Entry, more: Mapping[bytes, bytes] | None = None) -> bytes:
+    """An entry's header, extended by PAX where ustar cannot say it; always the same bytes, as Python's tarfile of 3.11 wrote them.
+
+    :param more: records beside those that follow from the entry.
+    """
+    records = {b"SCHILY.xattr." + name: value for name, value in entry.attributes.items()} if entry.attributes else {}
+    seconds, nanoseconds = divmod(entry.mtime, 1_000_000_000)
+    if nanoseconds:
+        records[b"mtime"] = _time(entry.mtime)
+    if more:
+        records |= more
+    name = entry.name + b"/" if entry.kind == tar.FOLDER else entry.name
+    for key, value in ((b"path", name), (b"linkpath", entry.target)):
+        if len(value) > 100 or not value.isascii():
+            records[key] = value
+    if not name.isascii() or not entry.target.isascii():
+        name, target = (os.fsdecode(value).encode("ascii", "replace") for value in (name, entry.target))
+    else:
+        target = entry.target
+    numbers = [entry.uid, entry.gid, entry.size, seconds]
+    for index, (key, digits) in enumerate(((b"uid", 7), (b"gid", 7), (b"size", 11), (b"mtime", 11))):
+        if not 0 <= numbers[index] < 8**digits:
+            records.setdefault(key, b"%d" % numbers[index])
+            numbers[index] = 0
+    made = _ustar(name, entry.mode, numbers, entry.kind, target, entry.device)
+    if not records:
+        return made
+    body = b"".join(_record(key, value) for key, value in records.items())
+    if not all(_is_utf8(value) for value in records.values()):
+        body = b"21 hdrcharset=BINARY\n" + body
+    return _ustar(b"././@PaxHeader", 0, [0, 0, len(body), 0], b"x", b"", (0, 0)) + body + b"\0" * (-len(body) % BLOCK) + made
+
+
+_USTAR = struct.Struct("100s8s8s8s12s12s8sc100s8s64s8s8s155s12x")
+
+
+def _ustar(name: bytes, mode: int, numbers: list[int], kind: bytes, target: bytes, device: tuple[int, int]) -> bytes:
+    uid, gid, size, seconds = numbers
+    devices = [b"%07o\0" % number for number in device] if kind in b"34" else [b"", b""]
+    fields = (name, b"%07o\0" % mode, b"%07o\0" % uid, b"%07o\0" % gid, b"%011o\0" % size, b"%011o\0" % seconds)
+    rest = (kind, target, b"ustar\x0000", b"", *devices, b"")
+    total = tar.sum_of(_USTAR.pack(*fields, b" " * 8, *rest))
+    return _USTAR.pack(*fields, b"%06o\0 " % total, *rest)
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """With its own length before it, which the digits of that length are part of."""
+    size = len(key) + len(value) + 3
+    digits = len(str(size))
+    while len(str(size + digits)) != digits:
+        digits += 1
+    return b"%d %s=%s\n" % (size + digits, key, value)
+
+
+def _time(nanoseconds: int) -> bytes:
+    seconds, rest = divmod(abs(nanoseconds), 1_000_000_000)
+    return b"%s%d.%09d" % (b"-" if nanoseconds < 0 else b"", seconds, rest)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
 
 
 def data_parts(fd: int, found: os.stat_result) -> list[tuple[int, int]] | None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -13,7 +16,11 @@ from hypothesis import strategies as st
 
 from pycontainers.errors import ImageError
 from pycontainers.images import layers
-from pycontainers.images.view import Rootfs
+from pycontainers.images import tar as reading
+from pycontainers.images.apply import apply
+from pycontainers.images.pack import header
+from pycontainers.images.view import Rootfs, is_opaque
+from pycontainers.linux import trees
 
 from .conftest import fill
 
@@ -150,3 +157,177 @@ def test_a_listed_folder_whose_mode_alone_changed_is_kept(disk: Path) -> None:
     rootfs = Rootfs((), ("/", "/venv"), {"/": str(disk / "skeleton"), "/venv": str(disk / "base")})
     layers.merge_uppers({"/": str(disk / "u0"), "/venv": str(disk / "u1")}, str(disk / "tree"), rootfs)
     assert stat.S_IMODE((disk / "tree/venv").stat().st_mode) == 0o700
+
+
+# -- the writer, next to tarfile's of the Python whose bytes it keeps
+
+
+_raw = st.binary(min_size=1, max_size=160).map(lambda name: name.replace(b"\0", b"n")).filter(lambda name: not name.endswith(b"/"))
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="a layer's digest must not hang on how another Python's tarfile writes")
+@settings(max_examples=300, deadline=None)
+@given(
+    _raw, st.sampled_from([reading.FILE, reading.FOLDER, reading.SYMLINK, reading.LINK, reading.CHARACTER, reading.FIFO]), _raw,
+    st.integers(0, 0o7777),
+    st.tuples(*[st.one_of(st.integers(0, 3000), st.integers(0, 2**32 - 2))] * 2), st.one_of(st.integers(0, 2**16), st.integers(0, 2**40)),
+    st.integers(-(2**33), 2**35), st.dictionaries(st.sampled_from([b"user.a", b"user.b"]), st.binary(max_size=300)),
+)  # fmt: skip
+def test_headers_are_the_bytes_that_tarfile_writes(
+    name: bytes, kind: bytes, target: bytes, mode: int, owner: tuple[int, int], size: int, mtime: int, attributes: dict[bytes, bytes]
+) -> None:
+    entry, info = reading.Entry(name, kind), tarfile.TarInfo(os.fsdecode(name))
+    entry.mode, (entry.uid, entry.gid), entry.mtime, entry.attributes = mode, owner, mtime * 10**9, attributes
+    info.mode, (info.uid, info.gid), info.mtime, info.type = mode, owner, mtime, kind
+    info.pax_headers = {f"SCHILY.xattr.{key.decode()}": value.decode("utf-8", "surrogateescape") for key, value in attributes.items()}
+    if kind in (reading.SYMLINK, reading.LINK):
+        entry.target, info.linkname = target, os.fsdecode(target)
+    if kind == reading.FILE:
+        entry.size = info.size = size
+    if kind == reading.CHARACTER:
+        entry.device, (info.devmajor, info.devminor) = (4, 511), (4, 511)
+    assert header(entry) == info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+@given(st.integers(-(2**62), 2**62))
+def test_times_are_written_as_they_are_read(nanoseconds: int) -> None:
+    entry = reading.Entry(b"f")
+    entry.mtime = nanoseconds
+    (found,) = reading.Reader(io.BytesIO(header(entry)).read)
+    assert found.mtime == nanoseconds
+
+
+# -- there and back
+
+
+def everything(folder: str) -> dict[bytes, tuple[object, ...]]:
+    """All that a tree is: type, mode, owner, time, device, target, attributes, content, and which names are one file."""
+    first: dict[int, bytes] = {}
+    tree: dict[bytes, tuple[object, ...]] = {}
+    for at, folders, files in os.walk(os.fsencode(folder)):
+        for name in sorted([*folders, *files]):
+            path = os.path.join(at, name)
+            found, inside = os.lstat(path), os.path.relpath(path, os.fsencode(folder))
+            attributes = {key: os.getxattr(path, key, follow_symlinks=False) for key in os.listxattr(path, follow_symlinks=False)}
+            attributes.pop("trusted.overlay.origin", None)  # a mark for the kernel's listing
+            content: bytes = b""
+            if stat.S_ISREG(found.st_mode):
+                with open(path, "rb") as file:
+                    content = file.read()
+            elif stat.S_ISLNK(found.st_mode):
+                content = os.readlink(path)
+            whiteout = stat.S_ISCHR(found.st_mode) and not found.st_rdev
+            state = (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), found.st_mtime_ns) if not whiteout else ()
+            same = b"" if stat.S_ISDIR(found.st_mode) else min(first.setdefault(found.st_ino, inside), inside)
+            tree[inside] = (stat.S_IFMT(found.st_mode), state, found.st_rdev, tuple(sorted(attributes.items())), content, same)
+    return tree
+
+
+_name = st.binary(min_size=1, max_size=60).filter(lambda n: not set(n) & {0, 47} and n not in (b".", b"..") and not n.startswith(b".wh."))
+_ids = st.one_of(st.just(0), st.integers(0, 70_000), st.just(2**32 - 2))
+_file = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["file", "file", "folder", "folder", "link", "hard", "device", "pipe", "whiteout", "holes"]),
+        "way": st.integers(0, 1 << 30), "name": _name, "mode": st.integers(0, 0o7777), "owner": st.tuples(_ids, _ids),
+        "mtime": st.integers(-(2**31), 2**33), "content": st.binary(max_size=2000), "opaque": st.booleans(),
+        "attributes": st.dictionaries(st.sampled_from(["user.a", "trusted.b", "user.overlay.opaque", "trusted.overlay.overlay.redirect"]),
+                                      st.binary(max_size=200), max_size=2),
+    }
+)  # fmt: skip
+
+
+def grow(folder: str, files: list[dict[str, object]]) -> None:
+    folders, plain, made = [os.fsencode(folder)], [], []
+    for want in files:
+        path = os.path.join(folders[want["way"] % len(folders)], want["name"])  # type: ignore[operator, arg-type]
+        if os.path.lexists(path):
+            continue
+        kind, content = want["kind"], want["content"]
+        if kind == "folder":
+            os.mkdir(path)
+            folders.append(path)
+            if want["opaque"]:
+                os.setxattr(path, "trusted.overlay.opaque", b"y")
+        elif kind == "link":
+            os.symlink(content.replace(b"\0", b"0") or b"x", path)  # type: ignore[attr-defined]
+        elif kind == "hard" and plain:
+            os.link(plain[want["way"] % len(plain)], path)  # type: ignore[operator]
+            continue
+        elif kind == "device":
+            os.mknod(path, stat.S_IFBLK, os.makedev(7, want["way"] % 1000))  # type: ignore[operator]
+        elif kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "whiteout":
+            os.mknod(path, stat.S_IFCHR, 0)
+            continue
+        else:
+            with open(path, "wb") as file:
+                if kind == "holes":
+                    file.seek(1 << 18)
+                file.write(content)  # type: ignore[arg-type]
+            plain.append(path)
+        made.append((path, want))
+    for path, want in reversed(made):
+        os.chown(path, *want["owner"], follow_symlinks=False)  # type: ignore[misc]
+        if not os.path.islink(path):
+            os.chmod(path, want["mode"])  # type: ignore[arg-type]
+        for key, value in want["attributes"].items():  # type: ignore[attr-defined]
+            if key.startswith("trusted.") or os.path.isdir(path) or (os.path.isfile(path) and not os.path.islink(path)):
+                os.setxattr(path, key, value, follow_symlinks=False)
+        os.utime(path, ns=(0, want["mtime"] * 10**9), follow_symlinks=False)  # type: ignore[operator]
+
+
+@needs_root
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_file, max_size=12))
+def test_what_is_packed_and_applied_is_what_it_was(disk: Path, files: list[dict[str, object]]) -> None:
+    base = disk / os.urandom(6).hex()
+    for name in ("before", "after"):
+        (base / name).mkdir(parents=True)
+    grow(str(base / "before"), files)
+    data = b"".join(layers.tar_stream(str(base / "before")))
+    done = apply(io.BytesIO(data), str(base / "after"))
+    assert everything(str(base / "after")) == everything(str(base / "before"))
+    assert (done.diff_id, done.size) == layers.diff_id(str(base / "before")) == layers.diff_id(str(base / "after"))
+    assert done.notes == () and done.size == layers.content_size(str(base / "after"))
+    trees.remove(str(base))
+
+
+@needs_root
+def test_an_opaque_root_is_packed_too(disk: Path) -> None:
+    for name in ("one", "two"):
+        (disk / name).mkdir()
+    os.setxattr(disk / "one", "trusted.overlay.opaque", b"y")
+    (disk / "one/f").write_text("x")
+    data = b"".join(layers.tar_stream(str(disk / "one")))
+    assert len(data) % 10240 == 0
+    apply(io.BytesIO(data), str(disk / "two"))
+    assert is_opaque(str(disk / "two")) and os.listdir(disk / "two") == ["f"]
+
+
+@needs_root
+def test_capabilities_of_a_file_with_two_names_outlive_programs_that_chown_both(disk: Path) -> None:
+    """Docker gives every entry its owner, a hard link's as well, and chown(2) drops capabilities: so each entry tells them."""
+    (disk / "ping").write_text("x")
+    os.setxattr(disk / "ping", "security.capability", b"\1\0\0\2\0\4" + bytes(14))
+    os.link(disk / "ping", disk / "ping6")
+    with tar(disk) as archive:
+        assert all("SCHILY.xattr.security.capability" in member.pax_headers for member in archive)
+
+
+@needs_root
+@pytest.mark.parametrize("command", ["tar --xattrs --xattrs-include=* -xpf -", "bsdtar -xpf -"])
+def test_other_programs_unpack_what_we_pack(command: str, disk: Path) -> None:
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"{command.split()[0]} is not installed")
+    for name in ("one", "two"):
+        (disk / name).mkdir()
+    make_tree(disk / "one")
+    for name in ("gone", "etc/gone"):
+        (disk / "one" / name).unlink()
+    os.removexattr(disk / "one/etc/app", "trusted.overlay.opaque")
+    for path in [*(disk / "one").rglob("*")]:
+        os.utime(path, ns=(0, 1_700_000_000 * 10**9), follow_symlinks=False)
+    subprocess.run([*command.split(), "-C", str(disk / "two")], input=b"".join(layers.tar_stream(str(disk / "one"))), check=True,
+                   env={**os.environ, "LC_ALL": "C.UTF-8"})  # fmt: skip
+    assert everything(str(disk / "two")) == everything(str(disk / "one"))
