@@ -12,9 +12,10 @@ from ..events import Progress, Work
 from . import compression, layers
 from .apply import apply
 from .forms import Pieces
-from .pack import BLOCK, Packer
+from .pack import Packer
 from .pack import _look as look
 from .store import Image, Store
+from .tar import BLOCK, Entry
 from .view import Node, Rootfs, View
 
 _CHUNK = 1 << 20
@@ -157,5 +158,6 @@ class _MergedPacker(Packer):
         finally:
             os.close(parent)
 
-    def encoded(self, info: Any, found: os.stat_result, fd: int) -> Iterator[bytes]:
+    def encoded(self, info: Entry, found: os.stat_result, fd: int) -> Iterator[bytes]:
+        info.mtime -= info.mtime % 1_000_000_000
         return self.plain(info, fd)
