@@ -120,7 +120,7 @@ class Pieces(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        piece = self._left or next(self._pieces, b"")
+        piece = self._left or next((piece for piece in self._pieces if piece), b"")  # an empty one is not the end
         if size < 0 or len(piece) <= size:
             self._left = b""
             return piece

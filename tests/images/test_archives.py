@@ -64,6 +64,7 @@ def fill(tree: str, number: int, busybox: str = "") -> None:
     data = root / f"data{number}"
     data.mkdir(0o750)
     (data / "file").write_text(f"content {number}\n" * 100)
+    (data / "block").write_bytes(b"b" * 1024)  # whole blocks: no padding follows
     (data / "set").write_text("x")
     (data / "set").chmod(0o4755)
     os.link(data / "file", data / "hard")
