@@ -105,7 +105,9 @@ def handed_on(argument: Any, stack: contextlib.ExitStack) -> Any:
     try:
         if writing:
             argument.flush()  # what was written before stands before
-        return Stream(argument.fileno(), mode)
+        fd = os.dup(argument.fileno())  # 0, 1 and 2 are the worker's own
+        stack.callback(os.close, fd)
+        return Stream(fd, mode)
     except OSError:
         spool = stack.enter_context(tempfile.TemporaryFile())
     if writing:

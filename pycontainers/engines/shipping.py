@@ -103,7 +103,7 @@ class Shipping:
         if compression and format == "docker-archive":
             raise UsageError("layers in a docker-archive are not compressed", "--format oci-archive has them compressed")
         if inside.needed():
-            there: int = yield from inside.work(self.paths, "save", list(names), output, format, include_host, compression)
+            there: int = yield from inside.work(self.paths, "save", list(names), _absolute(output), format, include_host, compression)
             return there
         started, chosen = time.perf_counter(), self._chosen(names)
         where = output if isinstance(output, str) else "the archive"
@@ -122,7 +122,7 @@ class Shipping:
 
         self._begin()
         if inside.needed():
-            there: list[ImageInfo] = yield from inside.work(self.paths, "load", source, platform)
+            there: list[ImageInfo] = yield from inside.work(self.paths, "load", _absolute(source), platform)
             return there
         started, wanted, found = time.perf_counter(), _platform(platform), []
         with contextlib.closing(archives.open_place(source, self.store.ingest)) as place:
@@ -151,7 +151,7 @@ class Shipping:
 
         self._begin()
         if inside.needed():
-            there: ImageInfo = yield from inside.work(self.paths, "import_image", source, name, list(changes), message, platform)
+            there: ImageInfo = yield from inside.work(self.paths, "import_image", _absolute(source), name, list(changes), message, platform)
             return there
         started = time.perf_counter()
         if name:
@@ -263,6 +263,11 @@ class Shipping:
                 if familiar in image.names and "@" not in familiar and familiar not in called:
                     called.append(familiar)
         return list(found.values())
+
+
+def _absolute(place: str | BinaryIO) -> str | BinaryIO:
+    """For a worker, who stands in another working directory."""
+    return os.path.abspath(place) if isinstance(place, str) else place
 
 
 def _blobs_of(store: Store, rows: Iterable[tuple[str, str, int]]) -> set[str]:
