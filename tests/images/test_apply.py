@@ -20,10 +20,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pycontainers.images import layers
 from pycontainers.images.apply import Applied, apply
 from pycontainers.images.unpack import UnpackError
 from pycontainers.images.view import Rootfs, View, is_opaque, is_whiteout, visible
-from pycontainers.linux import trees
+from pycontainers.linux import idmap, syscalls, trees
 
 from .conftest import overlay, seen
 
@@ -237,6 +238,78 @@ def test_folders_that_give_their_group_or_acl_give_it_to_nobody_here(tree: Path)
         assert not [key for key in os.listxattr(tree / "d" / name, follow_symlinks=False) if "acl" in key]
 
 
+# -- an ordinary user's namespaces
+
+_NEW_USER = 0x10000000  # CLONE_NEWUSER
+
+
+def as_user(first: int, count: int, data: bytes, folder: Path) -> tuple[str, bytes]:
+    """Apply and pack again as root of a user namespace that has ``count`` ids from ``first`` on: (notes or error, the tar)."""
+    (folder / "tree").mkdir()
+    for path in (folder, folder / "tree"):
+        os.chown(path, first, first)
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()  # not another program: an ordinary user may not be let to this interpreter
+    if pid == 0:
+        try:
+            assert syscalls.libc.unshare(_NEW_USER) == 0
+            os.write(ready[1], b"1")
+            os.read(go[0], 1)
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            idmap.single.cache_clear()
+            idmap.initial.cache_clear()
+            try:
+                said = "\n".join(apply(io.BytesIO(data), str(folder / "tree")).notes)
+                (folder / "out").write_bytes(b"".join(layers.tar_stream(str(folder / "tree"))))
+            except UnpackError as error:
+                said = error.message
+            (folder / "said").write_text(said)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.read(ready[0], 1)
+    idmap.write_maps(pid, [(0, first, count)], [(0, first, count)])
+    os.write(go[1], b"1")
+    assert os.waitpid(pid, 0)[1] == 0
+    for fd in (*ready, *go):
+        os.close(fd)
+    return (folder / "said").read_text(), (folder / "out").read_bytes() if (folder / "out").exists() else b""
+
+
+@pytest.mark.parametrize(("first", "count"), [(65534, 1), (100_000, 65536)])
+def test_an_ordinary_user_keeps_all_but_devices_and_gives_owners_back(first: int, count: int, disk: Path) -> None:
+    """With a single id, owners are recorded; with a range they are the range's. Packed, both give them back."""
+    disk.chmod(0o755)
+    (disk / "own").mkdir()
+    owned = {"mode": 0o4755, "uid": 33, "gid": 44, "mtime": 1_600_000_000}
+    data = archive(
+        info("f", data=b"x", **owned), info("d", FOLDER, mode=0o750, uid=1000), "d/.wh.gone", "o/.wh..wh..opq",
+        info("l", SYMLINK, linkname="f", mode=0o777), info("h", LINK, linkname="f", **owned), info("null", DEVICE, devmajor=1, devminor=3),
+        info("p", FIFO, mode=0o600), info("x", pax={"SCHILY.xattr.user.overlay.opaque": "y"}),
+    )  # fmt: skip
+    said, packed = as_user(first, count, data, disk / "own")
+    assert said == "device 'null' was left out: an ordinary user cannot make it"
+    tree = disk / "own/tree"
+    found = os.stat(tree / "f")
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (first + 33 if count > 1 else first, 0o4755)
+    assert is_whiteout(os.lstat(tree / "d/gone")) and os.getxattr(tree / "o", "user.overlay.opaque") == b"y"
+    assert os.listxattr(tree / "x") == ["user.overlay.overlay.opaque"]
+    with tarfile.open(fileobj=io.BytesIO(packed)) as made:
+        back = {member.name: member for member in made}
+    assert sorted(back) == ["d", "d/.wh.gone", "f", "h", "l", "o", "o/.wh..wh..opq", "p", "x"]
+    assert {(back[name].uid, back[name].gid, back[name].mode) for name in ("f", "h")} == {(33, 44, 0o4755)}
+    assert (back["d"].uid, back["d"].gid, back["d"].mode) == (1000, 0, 0o750)
+    assert back["x"].pax_headers == {"SCHILY.xattr.user.overlay.opaque": "y"}
+
+
+def test_an_owner_outside_of_the_range_is_said(disk: Path) -> None:
+    disk.chmod(0o755)
+    (disk / "own").mkdir()
+    said, _ = as_user(100_000, 1000, archive("a", info("f", uid=5000)), disk / "own")
+    assert said == "'f' in the layer belongs to 5000:0, which this user has no id for" and os.listdir(disk / "own/tree") == []
+
+
 # -- at random
 
 
@@ -362,11 +435,11 @@ def compare(disk: Path, stack: list[list[Any]], mounted: bool) -> None:
                 assert [name for name in same if os.lstat(f"{base}/{number}/{name}").st_ino == inode] == same
         now = wanted
         folders.append(f"{base}/{number}")
-    layers = Rootfs(tuple(folders), ("/",), {"/": str(base / "empty")})
-    assert seen(View(layers)) == listed(now)
+    stacked = Rootfs(tuple(folders), ("/",), {"/": str(base / "empty")})
+    assert seen(View(stacked)) == listed(now)
     if mounted:
-        layers = Rootfs(visible(folders), ("/",), {"/": str(base / "empty")})
-        assert overlay(layers, base, walk=["/"])["tree"] == listed(now)
+        stacked = Rootfs(visible(folders), ("/",), {"/": str(base / "empty")})
+        assert overlay(stacked, base, walk=["/"])["tree"] == listed(now)
     trees.remove(str(base))
 
 
