@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,28 @@ def test_folders_that_give_their_group_or_acl_give_it_to_nobody_here(tree: Path)
         found = os.lstat(tree / "d" / name)
         assert found.st_gid == 0 and (mode is None or stat.S_IMODE(found.st_mode) == mode)
         assert not [key for key in os.listxattr(tree / "d" / name, follow_symlinks=False) if "acl" in key]
+
+
+def test_a_large_layer_costs_little_memory(tree: Path) -> None:
+    """In a process of its own, whose peak is its own."""
+    program = textwrap.dedent("""
+        import io, os, resource, sys, tarfile
+        from pycontainers.images.apply import apply
+        size, block = 192 << 20, os.urandom(1 << 20)
+        info = tarfile.TarInfo("large")
+        info.size = size
+        pieces = iter([info.tobuf(), *[block] * (size >> 20), bytes(1024)])
+        class Source:
+            def read(self, count):
+                rest = getattr(self, "rest", b"") or next(pieces, b"")
+                self.rest = rest[count:]
+                return rest[:count]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        apply(Source(), sys.argv[1])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """)
+    done = subprocess.run([sys.executable, "-c", program, str(tree)], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 50 << 10 and (tree / "large").stat().st_size == 192 << 20
 
 
 # -- an ordinary user's namespaces
