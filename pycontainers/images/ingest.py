@@ -44,24 +44,27 @@ class Ingest:
     :meth:`begin` → :meth:`adopted` to its end → :meth:`write` … → :meth:`publish`; :meth:`close` at any time.
     """
 
-    def __init__(self, records: Records, digest: str, size: int, fd: int) -> None:
-        self._records, self._digest, self._size, self._fd = records, digest, size, fd
+    def __init__(self, records: Records, digest: str, size: int, fd: int, hashing: bool) -> None:
+        self._records, self._digest, self._size, self._fd, self._hashing = records, digest, size, fd, hashing
         self._hash = hashlib.sha256()
         self.offset = 0
-        self.was_adopted = False
+        self.was_adopted = self._checked = False
 
     @staticmethod
-    def begin(records: Records, digest: str, size: int) -> Ingest | None:
-        """None while somebody else writes it."""
+    def begin(records: Records, digest: str, size: int, hashing: bool = True) -> Ingest | None:
+        """None while somebody else writes it.
+
+        :param hashing: not where the caller computes the digest anyway, and gives it to :meth:`check`.
+        """
         fd = claim(_path(records, digest))
-        return None if fd is None else Ingest(records, digest, size, fd)
+        return None if fd is None else Ingest(records, digest, size, fd, hashing)
 
     def adopted(self) -> Iterator[bytes]:
         """What somebody has left, piece by piece."""
         if os.fstat(self._fd).st_size > self._size:
             os.ftruncate(self._fd, 0)
         while piece := os.pread(self._fd, _CHUNK, self.offset):
-            self._hash.update(piece)
+            self._count(piece)
             self.offset += len(piece)
             self.was_adopted = True
             yield piece
@@ -71,28 +74,45 @@ class Ingest:
         if self.offset + len(data) > self._size:
             self.forget()
             raise ImageError(f"blob {self._digest[:19]} is larger than the {self._size} bytes that its manifest says", "")
-        self._hash.update(data)
+        self._count(data)
         view = memoryview(data)
         while view:
             count = os.pwrite(self._fd, view, self.offset)
             self.offset += count
             view = view[count:]
 
-    def check(self) -> None:
-        """:raises ImageError: not all of it came, or something else; the latter is forgotten."""
+    def _count(self, data: bytes | memoryview) -> None:
+        if self._hashing:
+            self._hash.update(data)
+
+    def check(self, known: str = "") -> None:
+        """:raises ImageError: not all of it came, or something else; the latter is forgotten.
+
+        :param known: the digest of all of it, where the caller has computed it.
+        """
         if self.offset != self._size:
             raise ImageError(f"blob {self._digest[:19]} ends after {self.offset} of {self._size} bytes", "try again")
-        found = self._hash.hexdigest()
-        if f"sha256:{found}" != self._digest:
+        found = known or self._found()
+        if found != self._digest:
             self.forget()
-            raise ImageError(f"blob {self._digest[:19]} has the digest sha256:{found[:12]}: it was damaged or exchanged", "try again")
+            raise ImageError(f"blob {self._digest[:19]} has the digest {found[:19]}: it was damaged or exchanged", "try again")
+        self._checked = True
+
+    def _found(self) -> str:
+        if not self._hashing:
+            self._hashing, self._hash, place = True, hashlib.sha256(), 0
+            while piece := os.pread(self._fd, _CHUNK, place):
+                self._hash.update(piece)
+                place += len(piece)
+        return f"sha256:{self._hash.hexdigest()}"
 
     def publish(self, synced: bool = False, holder: str = "") -> None:
         """Check it and give it its name, with a lease on it (of ``holder``'s).
 
         :param synced: the caller has brought it to the disk, and will bring the folder's entry there before anything refers to it.
         """
-        self.check()
+        if not self._checked:
+            self.check()
         path = self._records.blob_path(self._digest)
         if not synced:
             os.fsync(self._fd)
@@ -107,7 +127,7 @@ class Ingest:
     def forget(self) -> None:
         """Begin anew: what is there is wrong."""
         os.ftruncate(self._fd, 0)
-        self._hash, self.offset = hashlib.sha256(), 0
+        self._hash, self.offset, self._checked = hashlib.sha256(), 0, False
 
     def close(self) -> None:
         """What is there stays for whoever asks next (a day, see :func:`.durable.sweep`)."""

@@ -26,7 +26,7 @@ from ..linux import trees
 from ..protocol import ImageHistory, ImageInfo, Pruned
 from . import collect, durable, host, layers, reference
 from .collect import InUse
-from .records import Layer, Name, Record, Records, canonical, compact, digest, read_json
+from .records import Layer, Name, Record, Records, canonical, compact, digest, name_at, read_json
 from .view import Rootfs
 
 if TYPE_CHECKING:
@@ -76,14 +76,15 @@ class Store(Records):
         meant = _parsed(name)
         if meant is None:
             return self._by_id(name)  # "sha256:…" is no name
+        if not meant.digest:
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                return name_at(self.reference_path(meant)).image
+            return self._by_id(name)
         for found in self.named():
-            if meant.digest:
-                same = (found.reference.host, found.reference.path) == (meant.host, meant.path)
-                if same and meant.digest in (found.digest, found.reference.digest, self._manifest(found.image)):
-                    return found.image
-            elif found.familiar == meant.familiar:
+            same = (found.reference.host, found.reference.path) == (meant.host, meant.path)
+            if same and meant.digest in (found.digest, found.reference.digest, self._manifest(found.image)):
                 return found.image
-        return self._by_id(name)
+        return None
 
     def scratch(self) -> Image:
         """The empty image. Not in the store: its id is ""."""

@@ -185,9 +185,10 @@ FLIPS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", FLIPS)
-def test_what_is_not_what_it_says(store: Store, kind: str) -> None:
-    held = Held([layer(1, 400_000), layer(2)])
+def test_what_is_not_what_it_says(store: Store, kind: str, packed: bool) -> None:
+    held = Held([layer(1, 400_000), layer(2)], packed=packed)
     change, words = FLIPS[kind]
     held.change = lambda data: change(data) if len(data) > 100_000 else data
     with pytest.raises(ImageError, match=words):
