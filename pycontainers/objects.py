@@ -29,6 +29,7 @@ from .text import ago, one_line, table
 from .wording import ports_text, status_text
 
 if TYPE_CHECKING:
+    from .explored import Explored
     from .usage import Stats
 
 
@@ -341,6 +342,12 @@ class Image:
     def history(self) -> ImageSteps:
         return ImageSteps(self._engine.image_history(self.id))
 
+    def explore(self) -> Explored:
+        """What each of its layers adds, changes and removes, and what it carries in vain."""
+        from .explored import Explored
+
+        return Explored(self._engine.explore(self.id))
+
     def __repr__(self) -> str:
         return f"<Image {one_line(', '.join(self._info.names) or '<none>')} {self.short_id}: {format_bytes(self._info.size)}>"
 
@@ -348,14 +355,29 @@ class Image:
 class ImageList(list[Image]):
     """Images as ``images`` lists them: a row for each name."""
 
-    headers = ("NAME", "IMAGE ID", "CREATED", "SIZE", "BASE")
+    full = False
+    digests = False
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        return ("NAME", *(("DIGEST",) if self.digests else ()), "IMAGE ID", "CREATED", "SIZE", "BASE")
 
     def rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = []
         for info in (image.known for image in self):
             for name in info.names or ("<none>",):
-                rows.append((name, info.short_id, ago(info.created), format_bytes(info.size), "this machine" if info.host else ""))
+                digest = ((_digest(info, name),) if self.full else (_digest(info, name)[:19],)) if self.digests else ()
+                ident = info.id if self.full else info.short_id
+                base = "this machine" if info.host else ""
+                rows.append((name, *digest, ident, ago(info.created), format_bytes(info.size), base))
         return rows
 
     def __repr__(self) -> str:
         return table(self.headers, self.rows())
+
+
+def _digest(info: ImageInfo, name: str) -> str:
+    """What a registry knows this name's image by, ``<none>`` where none has told."""
+    repository, _, tag = name.rpartition(":")
+    repository = name if "/" in tag or not repository else repository
+    return next((digest.partition("@")[2] for digest in info.digests if digest.partition("@")[0] == repository), "<none>")

@@ -117,20 +117,20 @@ def _event_row(event: dict[str, Any]) -> tuple[str, ...]:
 
 
 class ImageSteps(list[ImageHistory]):
-    """What made an image, newest first."""
+    """What made an image, newest first. ``full``: commands are not cut, layers by their whole diff id."""
 
     headers = ("CREATED", "CREATED BY", "SIZE", "LAYER")
+    full = False
 
     def rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                ago(step.created),
-                one_line(step.created_by),
-                format_bytes(step.size),
-                "" if step.empty else step.diff_id.removeprefix("sha256:")[:12],
-            )
-            for step in reversed(self)
-        ]
+        return [(ago(step.created), self._command(step), format_bytes(step.size), self._layer(step)) for step in reversed(self)]
+
+    def _command(self, step: ImageHistory) -> str:
+        text = one_line(step.created_by)
+        return text if self.full or len(text) <= 72 else text[:71] + "…"
+
+    def _layer(self, step: ImageHistory) -> str:
+        return "" if step.empty else step.diff_id if self.full else step.diff_id.removeprefix("sha256:")[:12]
 
     def __repr__(self) -> str:
         return table(self.headers, self.rows())

@@ -76,8 +76,10 @@ class Row:
         word = ENDED[self.phase]
         if word:
             return word
-        moved = f"{self.amount(self.moved)}{'' if self.unit == 'bytes' else ' ' + self.unit} in " if self.moved else ""
-        return f"{moved}{self.ended - self.began:.1f} s"
+        seconds = self.ended - self.began
+        parts = [f"{self.amount(self.moved)}{'' if self.unit == 'bytes' else ' ' + self.unit}"] if self.moved else []
+        parts += [f"{seconds:.1f} s"] if seconds >= 0.05 or not parts else []
+        return " in ".join(parts)
 
 
 class Transfers:

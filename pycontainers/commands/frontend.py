@@ -24,8 +24,15 @@ class Frontend(Protocol):
     is_live: bool
     prompt: str
 
-    def progress(self, work: Work[T], form: str = "auto") -> T:
-        """Draw the events of ``work`` as they come; return its result. ``form``: auto, plain (lines) or quiet."""
+    def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
+        """Draw the events of ``work`` as they come; return its result.
+
+        :param form: auto, plain (lines) or quiet. :param done: what is said of the result at the end: ``built NAME in 1.2 s``.
+        """
+        ...
+
+    def ask(self, question: str, hidden: bool = False) -> str:
+        """What the person here answers; ``hidden`` is not shown, and kept nowhere. :raises UsageError: nobody can be asked here."""
         ...
 
     def stream(self, stream: str, data: bytes) -> None:
@@ -45,12 +52,14 @@ class Frontend(Protocol):
 class Context:
     """The surroundings of one command. ``engine`` is asked for on first need: `help` must work where nothing else does.
 
-    ``stdin`` reads all of the program's own input, where it has one.
+    ``stdin`` reads all of the program's own input, where it has one. ``written``: the command as somebody wrote it, before variables
+    were put in: what stands there stays in a history.
     """
 
     get_engine: Callable[[], Engine]
     frontend: Frontend
     stdin: Callable[[], bytes] | None = None
+    written: str = ""
 
     @property
     def engine(self) -> Engine:

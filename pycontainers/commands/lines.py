@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Transfer
+from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Transfer, Work
 from ..text import EscapeFilter, one_line
 from ..transfers import Transfers, line
 
+T = TypeVar("T")
 _PERIOD = 0.1
 
 
@@ -42,6 +45,20 @@ class LineProgress:
             self._write(f"note: {one_line(event.text)}")
         elif isinstance(event, Done):
             self._write(f"{self._done} {one_line(event.name)} in {event.seconds:.2f} s")
+
+    def follow(self, work: Work[T]) -> T:
+        """Write everything that ``work`` says; return its result. However this ends, the work has tidied up behind itself."""
+        with contextlib.closing(self), contextlib.closing(work):
+            while True:
+                try:
+                    event = next(work)
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
+                except BaseException:
+                    self.transfers.failed()
+                    raise
+                self.handle(event)
 
     def close(self) -> None:
         """Write what is held back of lines that never ended."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any
 
-from ..errors import ContainersError, NotFound, near
+from ..errors import ContainersError, NotFound, UsageError, near
 from ..objects import Container, ContainerList
+from ..protocol import ImageInfo
 from ..results import Document, Rows, Text
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context
@@ -24,18 +26,43 @@ def ps(context: Context, args: SimpleNamespace, body: str | None) -> ContainerLi
 
 def inspect(context: Context, args: SimpleNamespace, body: str | None) -> Document:
     """Containers or images, by whichever of the two knows the name."""
-    return Document([_inspect(context, name, args.oci) for name in args.name])
+    if args.type not in ("", "container", "image"):
+        raise UsageError(f"--type {args.type!r} is unknown", "container or image")
+    return Document([_inspect(context, name, args.oci, args.type) for name in args.name])
 
 
-def _inspect(context: Context, name: str, oci: bool) -> dict[str, Any]:
+def _inspect(context: Context, name: str, oci: bool, kind: str) -> dict[str, Any]:
     if oci:
         return context.engine.oci(name)
-    for read in (context.engine.find, context.engine.image):
-        try:
-            return asdict(read(name))
-        except NotFound:
-            continue
+    if kind != "image":
+        with contextlib.suppress(NotFound):
+            return asdict(context.engine.find(name))
+    if kind != "container":
+        with contextlib.suppress(NotFound):
+            return image_document(context.engine.image(name))
     raise NotFound(f"no container or image {name!r}", near(name, names(context)) or "see: %container ps -a and %container images")
+
+
+def image_document(info: ImageInfo) -> dict[str, Any]:
+    """An image by Docker's field names. ``Host``: it stands on this machine's own system."""
+    config = info.config
+    created = str(config.get("created") or "")
+    return {
+        "Id": info.id,
+        "RepoTags": list(info.names),
+        "RepoDigests": list(info.digests),
+        "Comment": str(((config.get("history") or [{}])[-1]).get("comment") or ""),
+        "Created": created,
+        "Author": config.get("author") or "",
+        "Config": config.get("config") or {},
+        "Architecture": config.get("architecture") or "",
+        "Variant": config.get("variant") or "",
+        "Os": config.get("os") or "",
+        "Size": info.size,
+        "RootFS": {"Type": "layers", "Layers": list(info.layers or (config.get("rootfs") or {}).get("diff_ids") or [])},
+        "Manifest": info.manifest,
+        "Host": info.host,
+    }
 
 
 def names(context: Context) -> list[str]:
@@ -81,7 +108,10 @@ declare(
         "inspect",
         "Show everything about containers or images",
         inspect,
-        (Option(("--oci",), "the container's OCI runtime specification"),),
+        (
+            Option(("--oci",), "the container's OCI runtime specification"),
+            Option(("--type",), "only a container, or only an image, of this name", "TYPE", default="", completes="container|image"),
+        ),
         (Argument("name", "container or image", "+", completes="container"),),
         examples=("inspect --oci web",),
     )

@@ -19,7 +19,7 @@ from ..usage import Stats, StatsTable
 from ..wording import line_text
 from .declare import Verb, find, parse
 from .frontend import Context, native_engine
-from .lines import LineProgress
+from .lines import DrawnProgress, LineProgress
 from .system import overview
 
 T = TypeVar("T")
@@ -46,16 +46,25 @@ class ProgramFrontend:
         self.is_live = sys.stdout.isatty()
         self._filters = {name: EscapeFilter(cursor=True) for name in ("stdout", "stderr") if getattr(sys, name).isatty()}
 
-    def progress(self, work: Work[T], form: str = "auto") -> T:
-        lines = LineProgress((lambda line: None) if form == "quiet" else (lambda line: print(line, file=sys.stderr, flush=True)))
-        try:
-            while True:
-                lines.handle(next(work))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        finally:
-            lines.close()
+    def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
+        def write(text: str) -> None:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+        if form == "auto" and sys.stderr.isatty():
+            from . import terminal
+
+            return DrawnProgress(write, lambda: terminal.size(sys.stderr.fileno()), done).follow(work)
+        return LineProgress((lambda line: None) if form == "quiet" else (lambda line: write(line + "\n")), done).follow(work)
+
+    def ask(self, question: str, hidden: bool = False) -> str:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UsageError(f"{question.rstrip(': ')}: nobody can be asked, stdin is not a terminal", "say it with an option: see --help")
+        if hidden:
+            from getpass import getpass
+
+            return getpass(question)
+        return input(question)
 
     def stream(self, stream: str, data: bytes) -> None:
         out = sys.stderr.buffer if stream == "stderr" else sys.stdout.buffer
@@ -127,7 +136,7 @@ def _main(words: list[str]) -> int:
     if args.help:
         print(verb.help(PROMPT))
         return 0
-    context = Context(native_engine, ProgramFrontend(), read_stdin)
+    context = Context(native_engine, ProgramFrontend(), read_stdin, " ".join(words))
     try:
         result = verb.function(context, args, None)
     except ContainersError as error:

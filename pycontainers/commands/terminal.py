@@ -35,10 +35,10 @@ def detach_keys(text: str) -> bytes:
     return bytes(found)
 
 
-def size() -> tuple[int, int]:
+def size(fd: int | None = None) -> tuple[int, int]:
     """(rows, columns) of the terminal that this process writes to. Asked, not read from the environment, which does not follow it."""
     try:
-        found = os.get_terminal_size(sys.stdout.fileno())
+        found = os.get_terminal_size(sys.stdout.fileno() if fd is None else fd)
     except (OSError, ValueError):
         return 24, 80
     return found.lines, found.columns

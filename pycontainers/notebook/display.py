@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import objects, results, wording
 from ..errors import NotFound
+from ..explored import Explored
 from ..protocol import ContainerInfo, Port
 from ..usage import Stats, StatsTable, sparkline
 from . import html
@@ -86,7 +87,7 @@ def plain_table(found: Any) -> str:
 
 
 def image(item: objects.Image) -> str:
-    return html.table(objects.ImageList.headers, [[html.text(cell) for cell in row] for row in objects.ImageList([item]).rows()])
+    return plain_table(objects.ImageList([item]))
 
 
 _CHECK_COLORS = {"ok": html.GOOD, "weaker": html.WARN, "missing": html.BAD}
@@ -145,7 +146,13 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     def bundle(stats: Stats, include: Any = None, exclude: Any = None) -> Any:
         return stats_bundle(stats, live())
 
+    def explored(found: Explored, include: Any = None, exclude: Any = None) -> Any:
+        from . import exploring
+
+        return exploring.bundle(found, live())
+
     formatter.mimebundle_formatter.for_type(Stats, bundle)
+    formatter.mimebundle_formatter.for_type(Explored, explored)
 
 
 def stats_bundle(stats: Stats, live: bool) -> dict[str, Any]:
@@ -176,3 +183,4 @@ def detach(shell: Any) -> None:
         formatter.formatters["text/html"].pop(kind, None)
     formatter.ipython_display_formatter.pop(results.RunResult, None)
     formatter.mimebundle_formatter.pop(Stats, None)
+    formatter.mimebundle_formatter.pop(Explored, None)

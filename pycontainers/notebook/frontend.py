@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from getpass import getpass
 from typing import Any, TypeVar
 
 from ..commands.lines import LineProgress
+from ..errors import UsageError
 from ..events import Work
 from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
@@ -26,20 +28,24 @@ class NotebookFrontend:
         self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 
-    def progress(self, work: Work[T], form: str = "auto") -> T:
+    def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         if form == "auto" and self.is_live:
             from .progress import show
 
-            return show(work)
-        lines = LineProgress(lambda line: None if form == "quiet" else print(line))
+            return show(work, done)
+        return LineProgress(lambda line: None if form == "quiet" else print(line), done).follow(work)
+
+    def ask(self, question: str, hidden: bool = False) -> str:
+        """By the page's own field below the cell; a password goes neither into the notebook nor into a history."""
         try:
-            while True:
-                lines.handle(next(work))
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        finally:
-            lines.close()
+            return getpass(question) if hidden else input(question)
+        except EOFError:
+            raise UsageError(f"{question.rstrip(': ')}: nobody answered", "") from None
+        except RuntimeError as error:  # IPython's StdinNotImplementedError: this run of the notebook has no page
+            if type(error).__name__ != "StdinNotImplementedError":
+                raise
+            hint = "give it by a variable, {password}, that the notebook reads from its environment"
+            raise UsageError(f"{question.rstrip(': ')}: nobody can be asked where a notebook runs without a page", hint) from None
 
     def stream(self, stream: str, data: bytes) -> None:
         self._write(stream, self._filters[stream].feed(data))

@@ -80,7 +80,7 @@ class ContainerMagics(Magics):
         body = self._body(verb, cell)
         expansion.expand_host_paths(verb, args, os.environ)
         try:
-            result = verb.function(Context(native_engine, frontend), args, body)
+            result = verb.function(Context(native_engine, frontend, written=line), args, body)
         finally:
             frontend.close()
         if out is None:

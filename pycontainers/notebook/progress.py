@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from ..events import Done, Event, Note, Progress, StepFinished, StepOutput, StepStarted, Work
+from ..events import Done, Event, Note, Progress, StepFinished, StepOutput, StepStarted, Transfer, Work
 from ..metrics.series import format_bytes
 from ..text import EscapeFilter, clean, one_line
+from ..transfers import Row, Transfers, bar
 from . import html
 
 T = TypeVar("T")
@@ -42,9 +44,14 @@ class Step:
 
 
 class BuildView:
-    """The state of a build as it is drawn. ``handle`` takes events, ``failed`` marks what was running as failed."""
+    """The state of a build or a transfer as it is drawn. ``handle`` takes events, ``failed`` marks what was running as failed.
 
-    def __init__(self) -> None:
+    :param word: what is said of the result at the end: ``built NAME in 1.20 s``.
+    """
+
+    def __init__(self, word: str = "built") -> None:
+        self.word = word
+        self.transfers = Transfers()
         self.steps: dict[int, Step] = {}
         self.notes: list[str] = []
         self.done = ""
@@ -64,11 +71,14 @@ class BuildView:
                 self.notes.append(event.text)
             elif isinstance(event, Progress):
                 self.moved = f"{event.text}: {format_bytes(event.done)}"
+            elif isinstance(event, Transfer):
+                self.transfers.handle(event)
             elif isinstance(event, Done):
-                self.done = f"built {event.name} in {event.seconds:.2f} s"
+                self.done = f"{self.word} {event.name} in {event.seconds:.2f} s"
 
     def failed(self) -> None:
         with self.lock:
+            self.transfers.failed()
             for step in self.steps.values():
                 if step.state == "running":
                     step.state, step.seconds = "failed", time.monotonic() - step.started
@@ -92,9 +102,20 @@ class BuildView:
         for step, place, took, lines in self._rows():
             parts.append(f"{_ICONS[step.state]} {place} {one_line(step.text)}  {took}")
             parts += [f"    {line}" for line in lines]
+        parts += self._plain_transfers()
         parts += [f"△ {one_line(note)}" for note in self.notes]
         parts += [one_line(self.moved)] if self.moved and not self.done else []
         return "\n".join([*parts, one_line(self.done)] if self.done else parts) or "build starts"
+
+    def _plain_transfers(self) -> list[str]:
+        now, rows = time.monotonic(), self.transfers.rows.values()
+        width = max((len(one_line(row.item)) for row in rows), default=0)
+        parts = []
+        for row in rows:
+            drawn = f"  {bar(row.fraction)}" if not row.over and row.fraction is not None else ""
+            parts.append(f"{row.icon} {one_line(row.item):<{width}}{drawn}  {row.text(now)}")
+        total = self.transfers.summary(now)
+        return [*parts, f"  {total}"] if total else parts
 
     def _html(self) -> str:
         parts = []
@@ -106,12 +127,48 @@ class BuildView:
                 parts.append(
                     html.block("\n".join(lines), f"border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
                 )
+        parts.append(self._transfer_table())
         parts += [f"<div>{html.colored('△ ' + one_line(note), html.WARN)}</div>" for note in self.notes]
         if self.moved and not self.done:
             parts.append(f"<div>{html.muted(one_line(self.moved))}</div>")
         if self.done:
             parts.append(f"<div><b>{html.text(self.done)}</b></div>")
-        return f'<div role="log" aria-label="build">{"".join(parts) or "build starts"}</div>'
+        label = "transfer" if self.transfers.rows and not self.steps else "build"
+        return f'<div role="log" aria-label="{label}">{"".join(parts) or "build starts"}</div>'
+
+    def _transfer_table(self) -> str:
+        """An item a row: icon, name, bar, and in words what the bar shows."""
+        if not self.transfers.rows:
+            return ""
+        now = time.monotonic()
+        rows = "".join(
+            f'<tr><td style="{_CELL}">{html.colored(row.icon, _color(row))}</td><td style="{_CELL}">{html.mono(row.item)}</td>'
+            f'<td style="{_CELL}">{_bar(row)}</td><td style="{_CELL}">{html.muted(row.text(now))}</td></tr>'
+            for row in self.transfers.rows.values()
+        )
+        total = self.transfers.summary(now)
+        below = f"<div>{html.muted(total)}</div>" if total else ""
+        return f'<table role="presentation" style="border-collapse:collapse;background:transparent;font-size:inherit">{rows}</table>{below}'
+
+
+_CELL = "text-align:left;padding:.1em .75em .1em 0;border:0;background:transparent;white-space:nowrap"
+
+
+def _color(row: Row) -> str:
+    return html.BAD if row.phase == "failed" else html.GOOD if row.phase == "done" else html.MUTED if row.over else html.LINK
+
+
+def _bar(row: Row) -> str:
+    """A bar of a fixed width; one that nobody knows the length of is an empty one. What is over needs none."""
+    if row.over:
+        return ""
+    fraction = row.fraction
+    known = f' aria-valuenow="{round(fraction * 100)}"' if fraction is not None else ""
+    full = f"{(fraction or 0.0) * 100:.1f}%"
+    inner = f'<div style="width:{full};height:100%;background:{html.LINK}"></div>'
+    frame = f"width:14em;height:.7em;border:1px solid {html.BORDER};border-radius:.2em;overflow:hidden"
+    label = html.text(f"{row.item} {row.phase}")
+    return f'<div role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100"{known} style="{frame}">{inner}</div>'
 
 
 class _Ticker:
@@ -143,7 +200,7 @@ class _Ticker:
             self._handle.update(bundle, raw=True)
 
 
-def show(work: Work[T]) -> T:
+def show(work: Work[T], word: str = "built") -> T:
     """Draw ``work`` in the running cell; return its result. The last state is the one that stays in the notebook."""
     from IPython import display as ipython
 
@@ -151,10 +208,10 @@ def show(work: Work[T]) -> T:
         first = next(work)
     except StopIteration as stop:
         return cast(T, stop.value)  # over before there was anything to show
-    view, display = BuildView(), cast(Any, ipython.display)
+    view, display = BuildView(word), cast(Any, ipython.display)
     view.handle(first)
     handle = display(view.bundle(), raw=True, display_id=True)
-    with _Ticker(view, handle):
+    with _Ticker(view, handle), contextlib.closing(work):
         try:
             while True:
                 view.handle(next(work))

@@ -32,8 +32,14 @@ class ListFrontend:
     def __init__(self) -> None:
         self.streamed: list[tuple[str, bytes]] = []
         self.events: list[Any] = []
+        self.asked: list[tuple[str, bool]] = []
+        self.answers: list[str] = []
 
-    def progress(self, work: Any, form: str = "auto") -> Any:
+    def ask(self, question: str, hidden: bool = False) -> str:
+        self.asked.append((question, hidden))
+        return self.answers.pop(0)
+
+    def progress(self, work: Any, form: str = "auto", done: str = "built") -> Any:
         while True:
             try:
                 self.events.append(next(work))
