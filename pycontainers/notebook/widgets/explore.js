@@ -89,6 +89,7 @@ function render({ model, el }) {
   // -- the tree
 
   function fill(list, node, level, fresh, offset = 0) {
+    if (list === tree) said.textContent = "…"; // a busy kernel answers when it is free
     ask({ kind: "open", layer: chosen, node, offset }, (found) => {
       if (found.layer !== chosen) return; // another layer was chosen meanwhile
       if (fresh) list.replaceChildren();
