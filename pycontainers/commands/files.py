@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import BinaryIO
 
@@ -66,26 +63,11 @@ def export(context: Context, args: SimpleNamespace, body: str | None) -> Text | 
     if args.output in (None, "-"):
         context.frontend.progress(context.engine.export(args.container, _standard(context, "stdout")), "quiet")
         return None
+    from ..engines.transfer import whole_file
+
     with whole_file(args.output) as file:
         size = context.frontend.progress(context.engine.export(args.container, file))
     return Text(f"exported {format_bytes(size)} to {args.output}")
-
-
-@contextlib.contextmanager
-def whole_file(path: str) -> Iterator[BinaryIO]:
-    """A file that gets its name when it is whole. :raises UsageError: it cannot be written."""
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{os.getpid()}")
-    try:
-        file = open(temporary, "xb")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}", "") from None
-    try:
-        with file:
-            yield file
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def commit(context: Context, args: SimpleNamespace, body: str | None) -> Image:

@@ -128,16 +128,19 @@ def _fill(paths: Paths, store: Store, folder: str, record: dict[str, Any], tree:
     roots = record["rootfs"]
     workshop = f"{os.path.dirname(tree)}/upper"
     os.mkdir(workshop, 0o700)
+    guard = None
     with contextlib.ExitStack() as stack:
         now = state.read(folder, "state.json")
         if now is None or now["status"] in (state.CREATED, state.EXITED):
             stack.callback(os.close, state.lock_within(folder, _WAIT))  # nobody starts or removes it meanwhile
         elif pause:
-            stack.enter_context(Session(paths, record["id"], "freeze"))
+            guard = stack.enter_context(Session(paths, record["id"], "freeze"))
         for index in range(len(roots["folders"])):
             os.mkdir(f"{workshop}/{index}")
             for done in layers.copy_upper(f"{roots['upper']}/{index}", f"{workshop}/{index}"):
                 yield Progress(record["name"], done)
+        if guard is not None and guard.ready:
+            guard.check()  # else the container has moved, and what was copied need not belong together
         drop_mount_points(folder, roots["folders"], workshop)
     below = Rootfs(tuple(roots["layers"]), tuple(roots["folders"]), roots["base"])
     places = {place: f"{workshop}/{index}" for index, place in enumerate(roots["folders"])}

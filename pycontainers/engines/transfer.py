@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import posixpath
+import select
 import stat
 import time
 from collections.abc import Generator, Iterator
@@ -13,6 +14,7 @@ from typing import Any, BinaryIO
 
 from ..errors import ContainersError, HelperError, NotFound, UsageError
 from ..events import Event, Note, Progress, Work
+from ..images import durable
 from ..images.pack import Packer
 from ..images.unpack import BENEATH, Unpacker
 from ..linux import sockets
@@ -48,6 +50,13 @@ class Session:
             raise HelperError("the worker on the container's files was killed", "try again")
         sockets.raise_error(found)
         return found
+
+    def check(self) -> None:
+        """:raises HelperError: the worker has been killed."""
+        poll = select.poll()
+        poll.register(self._conn, select.POLLIN)
+        if poll.poll(0):
+            self.answer()
 
     def stat(self, path: str) -> dict[str, str]:
         self.ask("stat", path=path)
@@ -123,6 +132,17 @@ def export(paths: Paths, container_id: str, name: str, output: BinaryIO) -> Work
     """See :meth:`pycontainers.protocol.Engine.export`."""
     with _plain_errors(), Session(paths, container_id, "export") as session:
         return (yield from _pump(session, "export", {}, name, output))
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """A file that gets its name when it is whole. :raises UsageError: it cannot be written."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(durable.whole(path))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}", "") from None
+        yield file
 
 
 # -- names

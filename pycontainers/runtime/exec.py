@@ -8,6 +8,7 @@ ended. It is not dumpable and not visible in the container's pid namespace, and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -266,8 +267,11 @@ class Exec:
         return {"code": 128 + number if signalled else os.WEXITSTATUS(status), "signal": number}
 
     def end(self) -> int:
-        """Kill the program and reap it."""
+        """Kill the program and what it has started (it leads a session), and reap it: a shell's child that hangs would stay, and at the
+        next probe there would be two."""
         os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         return LATE
 

@@ -68,6 +68,12 @@ class Health:
         if self._pid:
             self._reap(kill=True)
 
+    def interrupt(self) -> None:
+        """The container is about to be killed. Its pid namespace ends when all in it have been reaped, the probe by its parent outside,
+        who may hang; else by this machine's init."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+
     def _plan(self) -> None:
         wait = self._check["start_interval"] if self._young else self._check["interval"]
         self._loop.at("health", time.monotonic() + wait, self._probe)

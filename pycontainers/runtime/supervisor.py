@@ -447,6 +447,8 @@ class Supervisor:
             signal.pidfd_send_signal(self._pidfd, number)
         except ProcessLookupError:
             return
+        if number == signal.SIGKILL and self._health is not None:
+            self._health.interrupt()
         mark("supervisor", "signalled")
         self.journal("kill", signal=number)
         if self.paused and (number == signal.SIGKILL or self._stopping):

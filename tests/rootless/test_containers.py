@@ -48,10 +48,10 @@ def test_top_lists_its_processes_also_without_a_cgroup(somebody: Somebody) -> No
 
 def test_files_are_written_and_kept(somebody: Somebody) -> None:
     name = somebody("run", "-d", *NONE, "host", "sleep", "60").strip()
-    somebody("exec", name, "sh", "-c", "echo kept > /usr/bin/mine && mkdir -p /srv/a/b && rm -r /usr/share/doc && echo x > /root/y")
+    somebody("exec", name, "sh", "-c", "echo kept > /usr/bin/mine && mkdir -p /srv/a/b && rm -r /usr/share/base-files && echo x > /root/y")
     somebody("stop", "-t", "0", name)
     somebody("start", name)
-    assert somebody("exec", name, "sh", "-c", "cat /usr/bin/mine; ls /usr/share/doc 2>&1 | grep -c 'No such'") == "kept\n1\n"
+    assert somebody("exec", name, "sh", "-c", "cat /usr/bin/mine; ls /usr/share/base-files 2>&1 | grep -c 'No such'") == "kept\n1\n"
     folder = somebody.inspect(name)["folder"]
     somebody("rm", "-f", name)
     assert not os.path.exists(folder)

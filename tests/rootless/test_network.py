@@ -74,6 +74,7 @@ def _has_tun() -> bool:
     return False
 
 
+@pytest.mark.more_than_uml("nftables")
 def test_the_way_out_is_there_and_said(way: tuple[Somebody, str], world: int) -> None:
     somebody, program = way
     name = somebody("run", "-d", "host", "sleep", "60").strip()
@@ -150,6 +151,7 @@ def test_network_host_is_this_machines(mapped: Somebody) -> None:
         assert "Read-only file system" in mapped.stderr
 
 
+@pytest.mark.more_than_uml("nftables")
 def test_the_way_out_ends_with_the_last_container(people: Callable[..., Somebody]) -> None:
     if not (shutil.which("pasta") and _has_tun()):
         pytest.skip("pasta (package passt) or /dev/net/tun is missing")
@@ -160,6 +162,7 @@ def test_the_way_out_ends_with_the_last_container(people: Callable[..., Somebody
     wait_for(lambda: not somebody.processes())
 
 
+@pytest.mark.more_than_uml("nftables")
 def test_a_replaced_launcher_brings_its_way_out(people: Callable[..., Somebody], world: int) -> None:
     """An upgrade: the old launcher leaves when the next command asks, and with it, if nothing runs, the namespaces and their way out."""
     if not (shutil.which("pasta") and _has_tun()):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pycontainers.linux import cgroups
 from pycontainers.protocol import ContainerConfig, Mount, Resources
 from pycontainers.runtime import client
 
@@ -108,6 +109,8 @@ class TestCgroups:
         return str(output(engine, "python", "-c", self.RAISE, userns="host", resources=Resources(pids_limit=77)))
 
     def test_succeeds_when_mounted_writable(self, without: Any, output: Any) -> None:
+        if "pids" not in cgroups.layout().controllers and "nsdelegate" in Path("/proc/self/mountinfo").read_text():
+            pytest.skip("nsdelegate: the kernel itself refuses to write limits at the root of a cgroup namespace (cgroup-v2.rst)")
         assert self.attack(without("read_only_cgroups"), output) == "limit max\n"
 
     def test_fails_here(self, engine: Any, output: Any) -> None:
@@ -199,7 +202,8 @@ class TestDevices:
     def disks(self, engine: Any, output: Any, userns: str) -> str:
         script = (
             "import os, stat\nfor name in os.listdir('/dev'):\n    path = '/dev/' + name\n"
-            "    if stat.S_ISBLK(os.lstat(path).st_mode) or name in ('mem', 'kmsg', 'port'):\n"
+            "    mode = os.lstat(path).st_mode\n"
+            "    if (stat.S_ISBLK(mode) or name in ('mem', 'kmsg', 'port')) and not mode & 4:\n"  # not what anybody may read
             "        try: os.open(path, os.O_RDONLY | os.O_NONBLOCK); print('opened', path)\n"
             "        except OSError: print('closed', path)\n"
         )

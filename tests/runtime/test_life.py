@@ -242,6 +242,33 @@ def test_a_check_that_hangs_is_ended_with_its_processes(engine: Any) -> None:
     assert "exceeded timeout" in json.loads(Path(info.folder, "health.json").read_text())["log"][0]["output"]
 
 
+def test_a_check_that_hangs_leaves_nothing_that_its_shell_has_started(engine: Any) -> None:
+    check = HealthCheck(("CMD-SHELL", "sleep 1235; true"), interval=0.1, timeout=0.2, retries=2)
+    info = start(engine, "sleep", "100", health=check)
+    until(lambda: engine.find(info.id).health == "unhealthy")
+    assert sum("1235" in line.split()[-1] for line in commands(engine, info.id)) <= 2  # the probe that is under way: shell and sleep
+
+
+def commands(engine: Any, container: str) -> list[str]:
+    said = bytearray()
+    show = "for each in /proc/[0-9]*; do tr '\\0' ' ' < $each/cmdline; echo; done 2> /dev/null"
+    engine.exec(container, ExecConfig(("sh", "-c", show)), None, lambda stream, data: said.extend(data))
+    return [line for line in said.decode().splitlines() if line.startswith("sleep ")]
+
+
+def test_a_check_whose_worker_hangs_does_not_keep_the_container_from_ending(engine: Any) -> None:
+    """A pid namespace ends when all in it have been reaped; the probe is its worker's to reap."""
+    info = start(engine, "sleep", "100", health=HealthCheck(("CMD", "sleep", "1236"), interval=0.1, timeout=60))
+    until(lambda: "sleep 1236" in " ".join(commands(engine, info.id)))
+    now = json.loads(Path(info.folder, "state.json").read_text())
+    supervisor, first = now["supervisor"]["pid"], now["init"]["pid"]
+    children = map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())
+    for worker in set(children) - {first}:
+        os.kill(worker, signal.SIGSTOP)
+    ended = engine.stop(info.id, timeout=0.2)
+    assert ended.exit.code == 137
+
+
 def test_failures_in_the_start_period_do_not_count(engine: Any) -> None:
     check = HealthCheck(("CMD", "false"), interval=0.1, timeout=5, retries=1, start_period=60, start_interval=0.1)
     info = start(engine, "sleep", "100", health=check)

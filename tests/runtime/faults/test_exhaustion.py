@@ -194,11 +194,11 @@ def test_update_and_rename_on_a_full_disk_change_nothing(disk: Disk, running: bo
 def test_builds_and_commits_on_a_full_disk_leave_nothing(disk: Disk, tmp_path: Path) -> None:
     engine = disk.engine
     engine.run(config("sh", "-c", "head -c 100000 /dev/zero > /root/data", name="work"))
-    (tmp_path / "Dockerfile").write_text("FROM host\nRUN head -c 3000000 /dev/urandom > /root/much\n")
+    asked = BuildRequest("FROM host\nRUN head -c 3000000 /dev/urandom > /root/much\n", str(tmp_path))
     before = disk.tree()
     disk.fill()
-    refused(lambda: engine.commit("work", CommitRequest("committed")))
-    refused(lambda: engine.build(BuildRequest(str(tmp_path))))
+    refused(lambda: engine.commit("work", CommitRequest("committed")), FULL)
+    refused(lambda: engine.build(asked), FULL)
     assert disk.tree() == before
     disk.free()
     for _ in engine.commit("work", CommitRequest("committed")):
