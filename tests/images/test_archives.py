@@ -24,7 +24,7 @@ from pycontainers.images.apply import apply
 from pycontainers.images.comparison import differences
 from pycontainers.images.store import Image, Store
 from pycontainers.paths import Paths
-from pycontainers.protocol import ImageInfo
+from pycontainers.protocol import ContainerConfig, ImageInfo
 from tests.images import peers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="layers with devices and other owners need root")
@@ -330,8 +330,6 @@ def test_what_buildah_builds_runs_here(engine: NativeEngine, disk: Path, busybox
 
 
 def run(engine: NativeEngine, image: str) -> str:
-    from pycontainers.protocol import ContainerConfig
-
     out = bytearray()
     config = ContainerConfig(image=image, network="none", auto_remove=True)
     engine.run(config, None, lambda stream, data: out.extend(data))
@@ -373,6 +371,51 @@ def test_dockerd_reads_writes_and_runs(fresh: Make, engine: NativeEngine, place:
         assert {info.names[0] for info in finish(theirs.load(str(disk / "f.tar")))} == {"flat:latest", "box:latest"}
         assert finish(theirs.verify()) == []
         engine.remove_image("box", force=True)
+
+
+@pytest.fixture(scope="module")
+def debian(place: Path) -> str:
+    """A small real system, as a tar."""
+    mmdebstrap = peers.program("mmdebstrap")
+    path = str(place / "debian.tar")
+    done = subprocess.run([*mmdebstrap.words, "--variant=essential", "bookworm", path], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mmdebstrap makes no Debian here: {done.stderr.strip()[-200:]}")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.timeout(600)
+def test_a_real_system_both_ways(engine: NativeEngine, fresh: Make, disk: Path, debian: str) -> None:
+    """Thousands of files of a real Debian: the same at podman as here, and its programs run."""
+    podman, buildah = peers.podman(disk / "podman"), peers.buildah(disk / "podman")
+    finish(engine.import_image(debian, "debian:try", ['CMD ["cat", "/etc/debian_version"]']))
+    version = run(engine, "debian:try")
+    assert version.startswith("12")
+    finish(engine.save(["debian:try"], str(disk / "ours.tar"), "oci-archive"))
+    podman("load", "-i", str(disk / "ours.tar"))
+    tree = podman("image", "mount", "debian:try").strip()
+    assert [line for line in differences(tree, engine.store.resolve("debian:try").layers[0].path) if not line.startswith("/: ")] == []
+    (disk / "Dockerfile").write_text(
+        "FROM docker.io/library/debian:try\nRUN dpkg --version >/version && rm -r /usr/share/doc && ln -s version /link\n"
+    )
+    buildah("bud", "--layers", "--isolation", "chroot", "-t", "theirs", str(disk))
+    buildah("push", "theirs", f"docker-archive:{disk}/theirs.tar:localhost/theirs:1")
+    (info,) = finish(engine.load(str(disk / "theirs.tar")))
+    assert len(info.layers) == 2 and info.layers[0] == engine.image("debian:try").layers[0]
+    config = ContainerConfig(image="localhost/theirs:1", command=("sh", "-c", "head -c6 /link; ls -d /usr/share/doc 2>&1"), network="none",
+                             auto_remove=True)  # fmt: skip
+    out = bytearray()
+    engine.run(config, None, lambda stream, data: out.extend(data))
+    assert out.startswith(b"Debian") and b"cannot access '/usr/share/doc'" in out
+    theirs = podman("image", "mount", "theirs").strip()
+    ours = merged(engine.store.resolve("localhost/theirs:1"), disk)
+    found = [line for line in differences(theirs, ours) if not line.startswith("/: ") and ": time " not in line]
+    assert found == []
+    assert finish(engine.verify()) == []
+    for name in ("localhost/theirs:1", "debian:try"):
+        engine.remove_image(name)
 
 
 # -- archives that mean harm, or are broken
