@@ -41,7 +41,7 @@ from ..runtime.session import Executed, Session
 from . import checks, creation, ending, information, inside, naming, processes, steps
 from .folders import Folders
 from .refusals import in_one_line
-from .shipping import Shipping
+from .shipping import Shipping, written
 
 _ENGINE: NativeEngine | None = None
 
@@ -297,13 +297,14 @@ class NativeEngine(Shipping):
     def prune(self) -> Pruned:
         """Remove every container that has ended, then layers and images that nothing uses. Lines that say what was done."""
         self._begin()
-        said = []
+        said, size = [], 0
         for info in self.containers(all=True):
             if info.status == state.EXITED:
+                size += written(info.folder) or 0
                 self.remove(info.id)
                 said.append(f"Deleted container: {info.name}")
         images = self._prune_images()
-        return Pruned([*said, *images], images.reclaimed)
+        return Pruned([*said, *images], size + images.reclaimed)
 
     def _prune_images(self) -> Pruned:
         if inside.needed():

@@ -70,6 +70,8 @@ class Shipping:
             there: list[str] = yield from inside.work(self.paths, "push", name, all_tags, compression, include_host)
             return there
         started, first = time.perf_counter(), _remote(name)
+        if first.digest:
+            raise UsageError(f"{name} cannot be pushed: it names a digest", "give it a tag first, and push that")
         _compression(compression)
         digests = []
         for one in self._local_tags(first) if all_tags else [first]:
@@ -210,10 +212,9 @@ class Shipping:
         """What it has written; ``uses`` is 1 while it runs."""
         folder = self.folders.path(container_id)
         now = state.read(folder, "state.json") or {}
-        try:
-            size = layers.content_size(f"{folder}/upper")
-        except (OSError, RecursionError):
-            return None  # removed meanwhile; or too deep for anybody to count
+        size = written(folder)
+        if size is None:
+            return None
         return DiskItem(record["name"], container_id, size, 0, size, record["created"], int(now.get("status") in state.ACTIVE))
 
     def verify(self, repair: bool = False) -> Work[list[Problem]]:
@@ -263,6 +264,14 @@ class Shipping:
                 if familiar in image.names and "@" not in familiar and familiar not in called:
                     called.append(familiar)
         return list(found.values())
+
+
+def written(folder: str) -> int | None:
+    """Bytes that a container has written; None where it was removed meanwhile, or is too deep for anybody to count."""
+    try:
+        return layers.content_size(f"{folder}/upper")
+    except (OSError, RecursionError):
+        return None
 
 
 def _absolute(place: str | BinaryIO) -> str | BinaryIO:

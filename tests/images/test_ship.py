@@ -177,8 +177,9 @@ def test_pushed_pulled_and_run_by_others(own: NativeEngine, server: registries.S
     assert own.delete_remote(f"{server.host}/ours/box@{digests[0]}") == digests[0]
     with pytest.raises(NotFound):
         finish(own.push(f"{server.host}/nobody/has:1"))
-    with pytest.raises(UsageError):
-        finish(own.push(name, compression="lz4"))
+    for wrong, options in ((name, {"compression": "lz4"}), (f"{name[:-2]}@{digests[0]}", {})):
+        with pytest.raises(UsageError):
+            finish(own.push(wrong, **options))
     assert finish(own.verify()) == []
 
 
@@ -344,6 +345,10 @@ def test_what_containers_take_up(engine: NativeEngine, disk: Path) -> None:
     row = engine.system_df()[1]
     assert (row.total, row.active) == (containers.total + 1, 0) and row.size - containers.size == row.reclaimable - containers.reclaimable
     assert next(item for item in row.items if item.id == info.id).size == 5000
+    ran = ContainerConfig(image="host", command=("sh", "-c", "head -c 7000 /dev/zero >/var/local/file"), network="none")
+    engine.run(ran, None, None)
+    before = sum(row.reclaimable for row in engine.system_df()) - 5000  # one that never ran is not pruned
+    assert engine.prune().reclaimed == before >= 7000
 
 
 @root
