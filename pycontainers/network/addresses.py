@@ -62,7 +62,7 @@ class Leases:
         gone = []
         for name, owner in leases.listed(self.folder):
             try:
-                age = time.time() - os.lstat(f"{self.folder}/{name}").st_mtime
+                age = abs(time.time() - os.lstat(f"{self.folder}/{name}").st_mtime)  # of the future: the clock was set back since
             except FileNotFoundError:
                 continue
             if owner not in alive and age >= grace and leases.drop(self.folder, name, owner):

@@ -21,12 +21,12 @@ class Recording:
         self._path, self._loop = path, loop
         self._ring: history.Ring | None = None
         self._sampler: Sampler | ProcessSampler | None = None
-        self._pid, self._started = 0, 0.0
+        self._pid, self._begun = 0, 0.0
         self._net: int | None = None
 
-    def begin(self, group: Any, pid: int, started: float, *, own_network: bool) -> None:
+    def begin(self, group: Any, pid: int, *, own_network: bool) -> None:
         """A run has begun. ``group``: its cgroup; ``own_network``: it does not share this machine's links, so they are counted."""
-        self._pid, self._started = pid, started
+        self._pid, self._begun = pid, time.monotonic()
         self._net = self._open_net() if own_network else None
         self._loop.at("sample", time.monotonic() + _FIRST, lambda: self._first(group))
 
@@ -63,7 +63,7 @@ class Recording:
 
     def _tick(self) -> None:
         self._sample()
-        self._loop.at("sample", time.monotonic() + history.interval(time.time() - self._started), self._tick)
+        self._loop.at("sample", time.monotonic() + history.interval(time.monotonic() - self._begun), self._tick)
 
     def _open_net(self) -> int | None:
         """The counters of the container's own links, kept open."""

@@ -82,7 +82,8 @@ class Supervisor:
         self._agent: Companion | None = None
         self._networked = False
         self._address = ""
-        self._started = 0.0
+        self._started = self._begun = 0.0
+        """When the run began, by the wall and by the monotonic clock: what lasts is measured by the one that nobody sets."""
         self._poststop = False
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
@@ -116,8 +117,7 @@ class Supervisor:
             return
         while True:
             record = self._live()
-            ran = record["finished"] - record["started"]
-            pause = None if self._stopping else self._restart.after(record["code"], ran)
+            pause = None if self._stopping else self._restart.after(record["code"], time.monotonic() - self._begun)
             if pause is None or not self._rest(record, pause):
                 break
             try:
@@ -196,7 +196,7 @@ class Supervisor:
         self.pid, self._me = answer["pid"], answer["supervisor"]
         self._pidfd = os.pidfd_open(self.pid)
         self._address, self._started, self._cgroup = answer["address"], answer["started"], answer["cgroup"]
-        self._poststop = answer["poststop"]
+        self._poststop, self._begun = answer["poststop"], time.monotonic()
         if fds:
             self._take_console(fds[0])
         mark("supervisor", "running")
@@ -204,7 +204,7 @@ class Supervisor:
         self._orders.close()
         mark("supervisor", "answered")
         self.output.watch()
-        self._recording.begin(self._found_group, self.pid, self._started, own_network=self.record["network"] != "host")
+        self._recording.begin(self._found_group, self.pid, own_network=self.record["network"] != "host")
         self._note(answer["notes"])
         channel.close()
         if answer["between"]:
@@ -484,7 +484,7 @@ class Supervisor:
             pass
         if oom:
             self.journal("oom")
-        self.journal("die", exitCode=code, execDuration=int(finished - self._started))
+        self.journal("die", exitCode=code, execDuration=int(time.monotonic() - self._begun))
         return state.exit_record(code, number, oom > 0, started=self._started, finished=finished, memory_peak=peak)
 
     def _clean_run(self) -> None:

@@ -65,3 +65,12 @@ def test_all_addresses_are_given_once_and_then_refused(two: tuple[Leases, Leases
         theirs.take("one more")
     free(ours.folder, "2")
     assert theirs.take("one more") == taken[2]
+
+
+@pytest.mark.parametrize(("seconds", "freed"), [(-5, False), (-90, True), (5, False), (90, True)], ids=["young", "old", "ahead a little", "ahead"])
+def test_an_old_lease_is_swept_also_when_the_clock_was_set_back(two: tuple[Leases, Leases], seconds: float, freed: bool) -> None:
+    ours, _ = two
+    lease = f"{ours.folder}/{ours.take('a')}"
+    moment = os.lstat(lease).st_mtime + seconds
+    os.utime(lease, (moment, moment), follow_symlinks=False)
+    assert ours.sweep(set(), grace=30) == (["a"] if freed else [])
