@@ -16,6 +16,12 @@ _PUBLIC = {
     "run": "api",
     "create": "api",
     "build": "api",
+    "pull": "api",
+    "push": "api",
+    "save": "api",
+    "load": "api",
+    "import_image": "api",
+    "bootstrap": "api",
     "update": "api",
     "list_events": "api",
     "get": "api",
@@ -35,7 +41,23 @@ __all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAl
 if TYPE_CHECKING:
     from typing import Any
 
-    from .api import build, create, get, get_image, list_events, list_images, ps, run, update
+    from .api import (
+        bootstrap,
+        build,
+        create,
+        get,
+        get_image,
+        import_image,
+        list_events,
+        list_images,
+        load,
+        ps,
+        pull,
+        push,
+        run,
+        save,
+        update,
+    )
     from .errors import ContainersError
     from .notebook.magics import load_ipython_extension, unload_ipython_extension
     from .objects import Container, Image

@@ -10,11 +10,12 @@ from typing import Any, Literal, Unpack, overload
 from .commands.frontend import native_engine
 from .commands.limits import LimitWords, resources_of
 from .commands.options import Pairs, RunOptions, build_request, container_config
+from .commands.pulling import with_image
 from .commands.settings import restart_policy
 from .errors import UsageError, near
 from .events import finish
 from .objects import Container, ContainerList, Image, ImageList
-from .protocol import ContainerConfig
+from .protocol import BootstrapRequest, ContainerConfig
 from .results import Events, Output, RunResult
 from .wording import failed
 
@@ -37,6 +38,8 @@ def run(
     detach: bool = False,
     input: str | bytes | None = None,
     check: bool = True,
+    pull: str = "missing",
+    platform: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Container | RunResult:
     """Create a container and start it.
@@ -48,14 +51,15 @@ def run(
     :param volumes: ``{"./data": "/data"}`` or ``["./data:/data:ro"]``.
     :param input: its stdin (foreground only).
     :param check: raise for an exit code other than 0 (foreground only).
+    :param pull: fetch the image from its registry: ``missing`` (where it is not here), ``always`` or ``never``; for this ``platform``.
     :raises ContainerFailed: with ``check``, when it ended badly. Other errors are those of the engine.
     """
     config = _config(image, command, options, input is not None)
     engine = native_engine()
     if detach:
-        return Container.launch(engine, config)
-    output = Output()
-    info, exit = engine.run(config, input.encode() if isinstance(input, str) else input, output)
+        return with_image(engine, config.image, pull, platform, finish, lambda: Container.launch(engine, config))
+    output, data = Output(), input.encode() if isinstance(input, str) else input
+    info, exit = with_image(engine, config.image, pull, platform, finish, lambda: engine.run(config, data, output))
     result = RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
     failure = failed(info.name, exit, info.resources.memory) if check else None
     if failure is not None:
@@ -63,10 +67,49 @@ def run(
     return result
 
 
-def create(image: str | Image, command: Words = None, **options: Unpack[RunOptions]) -> Container:
+def create(
+    image: str | Image, command: Words = None, *, pull: str = "missing", platform: str | None = None, **options: Unpack[RunOptions]
+) -> Container:
     """Create a container without starting it. Options as in :func:`run`."""
+    engine, config = native_engine(), _config(image, command, options)
+    return Container(engine, with_image(engine, config.image, pull, platform, finish, lambda: engine.create(config)))
+
+
+def pull(name: str, *, platform: str = "") -> Image:
+    """Get an image from its registry and wait for it. :raises NotFound: it has none. :raises RegistryError: it cannot be asked."""
     engine = native_engine()
-    return Container(engine, engine.create(_config(image, command, options)))
+    return Image(engine, finish(engine.pull(name, platform))[0])
+
+
+def push(name: str, *, compression: str = "", include_host: bool = False) -> str:
+    """Put an image into the registry that its name tells; returns its digest there."""
+    return finish(native_engine().push(name, False, compression, include_host))[0]
+
+
+def save(images: str | Sequence[str], path: str | os.PathLike[str], *, format: str = "docker-archive", include_host: bool = False) -> int:
+    """Write images to a file (docker-archive, oci-archive) or a folder (oci-dir). Bytes written."""
+    names = [images] if isinstance(images, str) else list(images)
+    return finish(native_engine().save(names, os.fspath(path), format, include_host))
+
+
+def load(path: str | os.PathLike[str]) -> ImageList:
+    """The images of an archive or OCI layout folder, whoever wrote it."""
+    engine = native_engine()
+    return ImageList(Image(engine, info) for info in finish(engine.load(os.fspath(path))))
+
+
+def import_image(path: str | os.PathLike[str], name: str = "", *, changes: Sequence[str] = (), message: str = "") -> Image:
+    """An image of a root file system: a tar, plain or compressed, or a folder."""
+    engine = native_engine()
+    return Image(engine, finish(engine.import_image(os.fspath(path), name, tuple(changes), message)))
+
+
+def bootstrap(
+    system: str, name: str = "", *, variant: str = "minbase", include: Sequence[str] = (), mirror: str = "", architecture: str = ""
+) -> Image:
+    """An image of a Debian or Ubuntu system, from its packages: ``pc.bootstrap("debian:bookworm")``."""
+    engine = native_engine()
+    return Image(engine, finish(engine.bootstrap(BootstrapRequest(system, name, variant, tuple(include), mirror, architecture))))
 
 
 def _config(image: str | Image, command: Words, options: RunOptions, interactive: bool = False) -> ContainerConfig:
@@ -142,6 +185,7 @@ def build(
     target: Text = None,
     no_cache: bool = False,
     network: Text = None,
+    pull: bool = False,
 ) -> Image:
     """Build an image and wait for it.
 
@@ -159,5 +203,6 @@ def build(
         target=target,
         no_cache=no_cache,
         network=network,
+        pull=pull,
     )
     return Image(engine, finish(engine.build(request)))

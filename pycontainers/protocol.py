@@ -302,7 +302,7 @@ class ImageHistory:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Everything that ``build`` takes. ``context`` is a folder, or "" for no context."""
+    """Everything that ``build`` takes. ``context`` is a folder, or "" for no context; ``pull``: fetch base images anew."""
 
     dockerfile: str
     context: str = "."
@@ -312,6 +312,7 @@ class BuildRequest:
     target: str = ""
     no_cache: bool = False
     network: str = "bridge"
+    pull: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .metrics.series import format_bytes
-from .protocol import Change, Check, ExitStatus, ImageHistory, LogLine
+from .protocol import Change, Check, DiskItem, DiskUsage, ExitStatus, ImageHistory, LogLine, Problem
 from .text import ago, clean, one_line, table
 from .wording import event_attributes, event_text, exit_text, failed, line_text, timestamp
 
@@ -159,6 +159,59 @@ class Checks(list[Check]):
 
     def __repr__(self) -> str:
         return table(self.headers, self.rows())
+
+
+class Problems(list[Problem]):
+    """What is wrong in the image store."""
+
+    headers = ("", "KIND", "WHAT", "WHERE")
+
+    @property
+    def unrepaired(self) -> int:
+        return sum(not problem.repaired for problem in self)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        marks = {True: "✓ repaired", False: "✗ wrong"}
+        return [(marks[problem.repaired], problem.kind, one_line(problem.what), one_line(problem.path)) for problem in self]
+
+    def __repr__(self) -> str:
+        return table(self.headers, self.rows()) if self else "nothing is wrong"
+
+
+class DiskTable(list[DiskUsage]):
+    """What is taken up on the disk: ``system df``. ``verbose``: each thing by itself below it."""
+
+    headers = ("TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE")
+    item_headers = ("NAME", "ID", "CREATED", "SIZE", "SHARED", "UNIQUE", "USED BY")
+
+    def __init__(self, usage: Iterable[DiskUsage] = (), verbose: bool = False) -> None:
+        super().__init__(usage)
+        self.verbose = verbose
+
+    def rows(self) -> list[tuple[str, ...]]:
+        return [
+            (row.kind, str(row.total), str(row.active), format_bytes(row.size), f"{format_bytes(row.reclaimable)}{_percent(row)}")
+            for row in self
+        ]
+
+    def items(self) -> list[tuple[str, list[tuple[str, ...]]]]:
+        """(title, rows) of each kind that lists what it is made of."""
+        return [(row.kind, [_item_row(item) for item in row.items]) for row in self if row.items]
+
+    def __repr__(self) -> str:
+        parts = [table(self.headers, self.rows())]
+        if self.verbose:
+            parts += [f"{title}\n{table(self.item_headers, rows)}" for title, rows in self.items()]
+        return "\n\n".join(parts)
+
+
+def _percent(row: DiskUsage) -> str:
+    return f" ({row.reclaimable * 100 // row.size}%)" if row.size else ""
+
+
+def _item_row(item: DiskItem) -> tuple[str, ...]:
+    sizes = (format_bytes(size) for size in (item.size, item.shared, item.unique))
+    return item.name or "<none>", item.id.removeprefix("sha256:")[:12], ago(item.created), *sizes, str(item.uses)
 
 
 class Document:

@@ -18,10 +18,11 @@ import re
 import stat
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
+from typing import Any
 
-from ..errors import BuildError, CommandNotExecutable, CommandNotFound, ContainersError, NotFound, UsageError, near
+from ..errors import BuildError, CommandNotExecutable, CommandNotFound, ContainersError, NotFound, RegistryError, UsageError, near
 from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Work
 from ..images.store import Image, Layer
 from ..images.view import Node
@@ -43,14 +44,19 @@ Step = Generator[Event, None, bool]
 _TAIL_LINES, _TAIL_BYTES = 8, 4096
 
 
-def build(request: BuildRequest, store: LayerStore, runner: Runner) -> Work[Image]:
+Pull = Callable[[str], Work[Any]]
+"""Gets an image from its registry: yields events, raises NotFound or RegistryError."""
+
+
+def build(request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull | None = None) -> Work[Image]:
     """Build an image. Yields events, returns the image; a closed or failed build leaves finished layers (for the cache), nothing half.
 
+    :param pull: for images that are not here.
     :raises BuildError: with the line of the Dockerfile. :raises NotFound: no such target or context folder.
     """
     started = time.perf_counter()
     plan = make_plan(ins.interpret(parse(request.dockerfile)), request.build_args, request.target)
-    solver = _Solver(request, plan, store, runner)
+    solver = _Solver(request, plan, store, runner, pull)
     yield from solver.notes()
     for stage in plan.stages:
         solver.states[stage.index] = yield from solver.solve(stage)
@@ -63,13 +69,21 @@ def build(request: BuildRequest, store: LayerStore, runner: Runner) -> Work[Imag
     return store.resolve(image.id) if request.tags else image
 
 
+def _without_end(work: Work[Any]) -> Work[None]:
+    """The events of a part of a build, without the one that says that all is done."""
+    for event in work:
+        if not isinstance(event, Done):
+            yield event
+
+
 def _key(*parts: object) -> str:
     return hashlib.sha256(json.dumps([KEY_FORMAT, *parts], separators=(",", ":")).encode()).hexdigest()
 
 
 class _Solver:
-    def __init__(self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner) -> None:
-        self.request, self.plan, self.store = request, plan, store
+    def __init__(self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner, pull: Pull | None) -> None:
+        self.request, self.plan, self.store, self._pull = request, plan, store, pull
+        self._pulled: set[str] = set()
         self.executor = Executor(store, runner)
         self.states: dict[int, StageState] = {}
         self.total = sum(1 + len(stage.instructions) for stage in plan.stages)
@@ -85,7 +99,7 @@ class _Solver:
         """One stage, from the states of those that it needs."""
         begin = self._begin(stage, stage.start.raw)
         yield begin
-        state = StageState(self._base(stage), self.plan, self.request.build_args)
+        state = StageState((yield from self._base(stage)), self.plan, self.request.build_args)
         yield StepFinished(begin.index, 0.0, True)
         ran = False
         for item in stage.instructions:
@@ -102,20 +116,34 @@ class _Solver:
         self.index += 1
         return StepStarted(self.index, self.total, stage.title, raw.original)
 
-    def _base(self, stage: Stage) -> Image | StageState:
+    def _base(self, stage: Stage) -> Generator[Event, None, Image | StageState]:
         if stage.base_stage is not None:
             return self.states[stage.base_stage]
-        image = self._image(stage.start.raw, stage.base)
+        image = yield from self._image(stage.start.raw, stage.base)
         if (image.config.get("config") or {}).get("OnBuild"):
             raise stage.start.raw.error(f"{stage.base} has ONBUILD instructions, which are not supported yet", "use another base image")
         return image
 
-    def _image(self, raw: Raw, name: str, flag: Flag | None = None) -> Image:
+    def _image(self, raw: Raw, name: str, flag: Flag | None = None) -> Work[Image]:
         if name == "scratch":
             return self.store.scratch()
         try:
+            if self.request.pull and self._pull is not None and name not in self._pulled and name != "host":
+                self._pulled.add(name)
+                yield from _without_end(self._pull(name))
+            try:
+                return self.store.resolve(name)
+            except NotFound as error:
+                if self._pull is None or near(name, self.plan.stage_names):
+                    raise
+                local = error
+            try:
+                yield from _without_end(self._pull(name))
+            except (NotFound, RegistryError) as error:
+                hint = local.hint if local.hint.startswith("did you mean") else error.hint
+                raise NotFound(f"{local.message} here, and it cannot be pulled: {error.message}", hint) from None
             return self.store.resolve(name)
-        except (NotFound, UsageError) as error:
+        except (NotFound, UsageError, RegistryError) as error:
             hint = near(name, self.plan.stage_names) or error.hint
             raise raw.error(error.message, hint, flag=flag, offset=None if flag else 0) from None
 
@@ -198,7 +226,7 @@ class _Solver:
         destination = _absolute(state.workdir, state.expand(raw, item.destination))
         chown, chmod = state.expand(raw, item.chown), state.expand(raw, item.chmod)
         inline = tuple((heredoc.name, _heredoc(state, raw, heredoc)) for heredoc in item.inline)
-        source, source_chain = self._source(stage, item) if sources else (None, "")
+        source, source_chain = (yield from self._source(stage, item)) if sources else (None, "")
         paths = [_source_path(raw, text, offset, item) for text, offset in sources]
         # The quick key needs no look at the files of another stage: its chain id names their content.
         quick = _key("copy-from", state.chain_id, source_chain, paths, destination, chown, chmod) if source_chain else ""
@@ -230,12 +258,15 @@ class _Solver:
         state.add_layer(layer, _created(layer), " ".join([raw.keyword, *(f"--{f.name}={f.value}" for f in raw.flags), raw.arguments]))
         return cached
 
-    def _source(self, stage: Stage, item: ins.Copy) -> tuple[Source, str]:
+    def _source(self, stage: Stage, item: ins.Copy) -> Work[tuple[Source, str]]:
         """Where the files come from, and the chain id that names its content ("" for the context)."""
         if item.source_stage:
             flag = next(flag for flag in item.raw.flags if flag.name == "from")
             number = stage.sources.get(item.source_stage)
-            origin = self.states[number] if number is not None else self._image(item.raw, item.source_stage, flag)
+            if number is not None:
+                origin: Image | StageState = self.states[number]
+            else:
+                origin = yield from self._image(item.raw, item.source_stage, flag)
             return ImageSource(StageState(origin, self.plan, {}).view), origin.chain_id or "scratch"
         if not self.request.context:
             raise item.raw.error(f"{item.raw.keyword} from the build context, but this build has none",

@@ -38,10 +38,12 @@ def build(context: Context, args: SimpleNamespace, body: str | None) -> Image:
         target=args.target,
         no_cache=args.no_cache,
         network=args.network,
+        pull=args.pull,
     )
     if args.progress not in ("auto", "plain", "quiet"):
         raise UsageError(f"--progress {args.progress!r} is unknown", "auto, plain or quiet")
-    return Image(context.engine, context.frontend.progress(context.engine.build(request), args.progress))
+    form = "quiet" if args.quiet else args.progress
+    return Image(context.engine, context.frontend.progress(context.engine.build(request), form))
 
 
 declare(
@@ -55,6 +57,8 @@ declare(
             Option(("--build-arg",), "value of an ARG: NAME=VALUE, or NAME for this process's own value", "ARG", many=True),
             Option(("--context",), "folder that COPY reads (default: the current one)", "FOLDER", host_path="whole", completes="folder"),
             Option(("--progress",), "auto, plain (lines) or quiet", "FORM", default="auto", completes="auto|plain|quiet"),
+            Option(("--quiet", "-q"), "the same as --progress quiet"),
+            Option(("--pull",), "fetch base images anew, also those that are here"),
             Option(("--no-cache",), "run every step anew"),
             Option(("--target",), "stop at this stage", "STAGE"),
             Option(("--label",), "label of the image: NAME=VALUE", "LABEL", many=True),

@@ -151,7 +151,7 @@ def declare(verb: Verb) -> Verb:
     return verb
 
 
-_MODULES = ("run", "execute", "lifecycle", "files", "listing", "logs", "events", "stats", "build", "images", "system")
+_MODULES = ("run", "execute", "lifecycle", "files", "listing", "logs", "events", "stats", "build", "images", "shipping", "system")
 
 
 @cache

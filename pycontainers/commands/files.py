@@ -24,10 +24,10 @@ def copy(context: Context, args: SimpleNamespace, body: str | None) -> Text | No
         raise UsageError("one of the two must be in a container", "cp CONTAINER:PATH PATH, or cp PATH CONTAINER:PATH")
     options = {"archive": args.archive, "follow": args.follow_link}
     if target[0]:
-        given = _standard(context, "stdin") if source[1] == "-" else source[1]
+        given = standard(context, "stdin") if source[1] == "-" else source[1]
         work = context.engine.copy_in(target[0], given, target[1], **options)
     else:
-        given = _standard(context, "stdout") if target[1] == "-" else target[1]
+        given = standard(context, "stdout") if target[1] == "-" else target[1]
         work = context.engine.copy_out(source[0], source[1], given, **options)
     size = context.frontend.progress(work, "quiet" if args.quiet else "auto")
     quiet = args.quiet or target[1] == "-"
@@ -44,7 +44,7 @@ def _place(text: str) -> tuple[str, str]:
     return container, path
 
 
-def _standard(context: Context, name: str) -> BinaryIO:
+def standard(context: Context, name: str) -> BinaryIO:
     """stdin or stdout as a file of bytes; a notebook has neither."""
     file = getattr(sys, name)
     if context.stdin is None or file is None:
@@ -61,7 +61,7 @@ def diff(context: Context, args: SimpleNamespace, body: str | None) -> Changes:
 
 def export(context: Context, args: SimpleNamespace, body: str | None) -> Text | None:
     if args.output in (None, "-"):
-        context.frontend.progress(context.engine.export(args.container, _standard(context, "stdout")), "quiet")
+        context.frontend.progress(context.engine.export(args.container, standard(context, "stdout")), "quiet")
         return None
     from ..engines.transfer import whole_file
 

@@ -274,6 +274,7 @@ def build_request(
     target: str | None = None,
     no_cache: bool = False,
     network: str | None = None,
+    pull: bool = False,
 ) -> BuildRequest:
     """What ``build`` takes. ``dockerfile`` is its text (with a newline in it) or a path; ``context`` "" is none at all."""
     text, folder = os.fspath(dockerfile), "."
@@ -294,6 +295,7 @@ def build_request(
         target or "",
         no_cache,
         network or "bridge",
+        pull,
     )
 
 

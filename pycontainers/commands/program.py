@@ -13,7 +13,7 @@ from ..errors import ContainerFailed, ContainersError, UsageError
 from ..events import Work
 from ..objects import Container, Image
 from ..protocol import OnOutput, Session
-from ..results import Logs, RunResult
+from ..results import Logs, Problems, RunResult
 from ..text import EscapeFilter
 from ..usage import Stats, StatsTable
 from ..wording import line_text
@@ -144,7 +144,7 @@ def _main(words: list[str]) -> int:
             error.exit_code = 125  # Docker: 125 is a run that never came to the container's own code
         raise
     show(verb, result)
-    return 0
+    return 1 if isinstance(result, Problems) and result.unrepaired else 0
 
 
 def show(verb: Verb, result: Any) -> None:

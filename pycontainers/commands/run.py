@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import UsageError
+from ..events import Work
 from ..objects import Container
 from ..protocol import ContainerConfig, Drive, OnOutput, Session
 from ..results import Output, RunResult
@@ -14,10 +16,16 @@ from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context, streams
 from .options import container_config
-from .run_options import RUN_OPTIONS
+from .pulling import with_image
+from .run_options import PULL_OPTIONS, RUN_OPTIONS
+
+T = TypeVar("T")
+_QUIET = Option(("--quiet", "-q"), "do not show a pull")
 
 _ARGUMENTS = (
-    Argument("image", "name or id of an image; host is this machine's own system, read-only", completes="image"),
+    Argument(
+        "image", "name or id of an image, pulled where it is not here; host is this machine's own system, read-only", completes="image"
+    ),
     Argument("command", "command and its arguments, instead of the image's own", "rest"),
 )
 #: option -> name in Python, where several values are meant and Docker's word is in the singular
@@ -33,7 +41,7 @@ PLURAL = {
     "ulimit": "ulimits",
 }
 #: options of the call, not of the container
-_OF_THE_CALL = ("help", "detach", "detach_keys", "sig_proxy", "attach", "image", "command")
+_OF_THE_CALL = ("help", "detach", "detach_keys", "sig_proxy", "attach", "image", "command", "pull", "platform", "quiet")
 
 
 def config_of(args: SimpleNamespace, stdin_open: bool = False) -> ContainerConfig:
@@ -51,18 +59,25 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
         if body is not None:
             raise UsageError("a cell body is the stdin of a foreground run, and --detach was given", "leave out -d, or the body")
         config = config_of(args)
-        return Container.launch(context.engine, config)
+        return _with_image(context, args, lambda: Container.launch(context.engine, config))
     config = config_of(args, body is not None)
     output = Output(context.frontend.stream)
     shown = _wanted(output, args.attach)
     given = streams(context, args, body, shown)
     if body is None and not args.sig_proxy:
         given = {**given, "drive": _letting_go(given.get("drive"), shown)}
-    info, exit = context.engine.run(config, **given)
+    info, exit = _with_image(context, args, lambda: context.engine.run(config, **given))
     failure = failed(info.name, exit, info.resources.memory or config.resources.memory)
     if failure is not None:
         raise failure
     return RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
+
+
+def _with_image(context: Context, args: SimpleNamespace, call: Callable[[], T]) -> T:
+    def follow(work: Work[Any]) -> object:
+        return context.frontend.progress(work, "quiet" if args.quiet else "auto", "pulled")
+
+    return with_image(context.engine, args.image, args.pull, args.platform, follow, call)
 
 
 def _wanted(output: OnOutput, streams: list[str]) -> OnOutput:
@@ -89,7 +104,8 @@ def _letting_go(drive: Drive | None, output: OnOutput) -> Drive:
 
 
 def create(context: Context, args: SimpleNamespace, body: str | None) -> Container:
-    return Container(context.engine, context.engine.create(config_of(args)))
+    config = config_of(args)
+    return Container(context.engine, _with_image(context, args, lambda: context.engine.create(config)))
 
 
 declare(
@@ -102,6 +118,8 @@ declare(
             Option(("--attach", "-a"), "show only this stream: stdout or stderr", "STREAM", many=True, completes="stdin|stdout|stderr"),
             Option(("--sig-proxy",), "an interrupt ends the container; --sig-proxy=false lets it run on", default=True),
             Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS"),
+            *PULL_OPTIONS,
+            _QUIET,
             *RUN_OPTIONS,
         ),
         _ARGUMENTS,
@@ -112,4 +130,13 @@ declare(
         examples=("run --rm host python -c 'print(42)'", "run -d --name web -p 8080:80 -v $PWD/data:/data --memory 128m visits"),
     )
 )
-declare(Verb("create", "Create a container without starting it", create, RUN_OPTIONS, _ARGUMENTS, examples=("create --name web visits",)))
+declare(
+    Verb(
+        "create",
+        "Create a container without starting it",
+        create,
+        (*PULL_OPTIONS, _QUIET, *RUN_OPTIONS),
+        _ARGUMENTS,
+        examples=("create --name web visits",),
+    )
+)

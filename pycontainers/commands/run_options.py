@@ -107,6 +107,17 @@ _LIFE = (
     Option(("--cidfile",), "write the container's id to this file", "FILE", host_path="whole", completes="file"),
 )
 
+#: of the call, not of the container
+PULL_OPTIONS = (
+    Option(
+        ("--pull",),
+        "fetch the image: missing (where it is not here, the default), always or never",
+        "WHEN",
+        completes="missing|always|never",
+    ),
+    Option(("--platform",), "the image for this platform: linux/arm64", "PLATFORM"),
+)
+
 RUN_OPTIONS = (
     Option(("--name",), "name of the container (default: one is made up)", "NAME"),
     *_LIFE,

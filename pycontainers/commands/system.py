@@ -1,13 +1,15 @@
-"""``doctor``, ``prune``, ``version``, ``help``."""
+"""``doctor``, ``verify``, ``prune``, ``system``, ``version``, ``help``."""
 
 from __future__ import annotations
 
 import platform
 from types import SimpleNamespace
 
-from ..results import Checks, Text
+from ..errors import UsageError, near
+from ..metrics.series import format_bytes
+from ..results import Checks, DiskTable, Problems, Text
 from ..version import __version__
-from .declare import Argument, Verb, declare, find, verbs
+from .declare import Argument, Option, Verb, declare, find, verbs
 from .frontend import Context
 
 
@@ -16,7 +18,21 @@ def doctor(context: Context, args: SimpleNamespace, body: str | None) -> Checks:
 
 
 def prune(context: Context, args: SimpleNamespace, body: str | None) -> Text:
-    return Text("\n".join(context.engine.prune()) or "nothing to remove")
+    found = context.engine.prune()
+    return Text("\n".join([*found, f"Total reclaimed space: {format_bytes(found.reclaimed)}"]) if found else "nothing to remove")
+
+
+def verify(context: Context, args: SimpleNamespace, body: str | None) -> Problems:
+    return Problems(context.frontend.progress(context.engine.verify(args.repair), "auto", "verified"))
+
+
+def system(context: Context, args: SimpleNamespace, body: str | None) -> DiskTable | Text:
+    """Docker's ``system df`` and ``system prune``."""
+    if args.what == "df":
+        return DiskTable(context.engine.system_df(), args.verbose)
+    if args.what == "prune":
+        return prune(context, args, body)
+    raise UsageError(f"system {args.what!r} is unknown", near(args.what, ("df", "prune")) or "system df, or system prune")
 
 
 def version(context: Context, args: SimpleNamespace, body: str | None) -> Text:
@@ -42,5 +58,26 @@ def overview(prompt: str) -> str:
 
 declare(Verb("doctor", "Say what works on this machine, what does not, why, and what would mend it", doctor, group="System"))
 declare(Verb("prune", "Remove containers that have ended and what nothing uses", prune, group="System"))
+declare(
+    Verb(
+        "system",
+        "Show what images and containers take up on the disk (df), or make room (prune)",
+        system,
+        (Option(("--verbose", "-v"), "each image and container by itself"),),
+        (Argument("what", "df or prune", completes="df|prune"),),
+        group="System",
+        examples=("system df -v",),
+    )
+)
+declare(
+    Verb(
+        "verify",
+        "Look at everything in the image store, each layer against its digest",
+        verify,
+        (Option(("--repair",), "put right what can be: from the layers as they came, else the image is taken away"),),
+        group="System",
+        details="As a program it ends with 1 where something is wrong and was not repaired.",
+    )
+)
 declare(Verb("version", "Show versions", version, group="System"))
 declare(Verb("help", "Show help", help_page, (), (Argument("verb", "a verb", "?", completes="verb"),), group="System"))

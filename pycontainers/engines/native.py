@@ -372,7 +372,7 @@ class NativeEngine(Shipping):
             wayout.ensure(self.paths)
             built: ImageInfo = yield from inside.work(self.paths, "build", request)
             return built
-        image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store))
+        image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store), self.pull)
         return self.store.info(image)
 
     def bootstrap(self, request: BootstrapRequest) -> Work[ImageInfo]:

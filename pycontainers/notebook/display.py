@@ -120,6 +120,17 @@ def stats_table(found: StatsTable) -> str:
     return html.table([*found.headers, "CPU COURSE"], rows) if rows else f"<p>{html.muted('no running containers')}</p>"
 
 
+def problems(found: results.Problems) -> str:
+    return plain_table(found) if found else f"<p>{html.colored('✓ nothing is wrong', html.GOOD)}</p>"
+
+
+def disk(found: results.DiskTable) -> str:
+    parts = [plain_table(found)]
+    for title, rows in found.items() if found.verbose else ():
+        parts.append(html.table(found.item_headers, [[html.text(cell) for cell in row] for row in rows], caption=title))
+    return "".join(parts)
+
+
 _HTML: dict[type, Callable[[Any], str]] = {
     objects.ContainerList: containers,
     objects.Container: container,
@@ -130,6 +141,8 @@ _HTML: dict[type, Callable[[Any], str]] = {
     results.Changes: plain_table,
     results.Events: plain_table,
     results.Checks: checks,
+    results.Problems: problems,
+    results.DiskTable: disk,
     results.Logs: logs,
     StatsTable: stats_table,
 }

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pycontainers.errors import NameInUse, NotFound, near
+from pycontainers.errors import NameInUse, NotFound, RegistryError, near
 from pycontainers.events import Done, Note, StepFinished, StepOutput, StepStarted
 from pycontainers.metrics.sample import Sample
 from pycontainers.protocol import (
@@ -20,6 +20,7 @@ from pycontainers.protocol import (
     ImageHistory,
     ImageInfo,
     LogLine,
+    Pruned,
 )
 
 
@@ -212,6 +213,13 @@ class FakeEngine:
                 return info
         raise NotFound(f"no image {name!r}", near(name, self.pictures))
 
+    def pull(self, name: str, platform: str = "", all_tags: bool = False) -> Any:
+        def work() -> Any:
+            yield Note(f"asked for {name}")
+            raise RegistryError("registry docker.io: its name is not known", "check the network")
+
+        return work()
+
     def tag(self, image: str, name: str) -> None:
         self.pictures[name] = self.image(image)
 
@@ -223,8 +231,8 @@ class FakeEngine:
     def image_history(self, name: str) -> list[ImageHistory]:
         return [ImageHistory(0.0, "FROM host", 0, True), ImageHistory(time.time(), "RUN <script>", 2048, False, "sha256:" + "3" * 64)]
 
-    def prune(self) -> list[str]:
-        return []
+    def prune(self) -> Pruned:
+        return Pruned()
 
     def doctor(self) -> list[Check]:
         return self.checks

@@ -164,9 +164,10 @@ def test_typed_options_name_every_parameter() -> None:
     from pycontainers.commands import run
     from pycontainers.commands.declare import find
 
-    options = {run.PLURAL.get(option.dest, option.dest) for option in find("create").options} - {"interactive"}
+    of_the_call = {"pull", "platform", "quiet"}
+    options = {run.PLURAL.get(option.dest, option.dest) for option in find("create").options} - {"interactive"} - of_the_call
     assert set(RunOptions.__annotations__) == options
-    assert set(inspect.signature(pc.create).parameters) == options | {"image", "command"}
+    assert set(inspect.signature(pc.create).parameters) == options | {"image", "command", "pull", "platform"}
 
 
 def test_build_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
