@@ -22,6 +22,7 @@ from pycontainers.engines.native import NativeEngine
 from pycontainers.events import finish
 from pycontainers.images import rootfs
 from pycontainers.paths import Paths
+from tests.conftest import leave_launcher
 from tests.images import registries
 from tests.images.test_archives import build
 
@@ -139,8 +140,11 @@ def _prepared(engine: NativeEngine, archive: str) -> Iterator[NativeEngine]:
     for number in range(50):
         (upper / f"new{number}").write_bytes(os.urandom(5000))
     assert base.id
-    yield engine
-    engine.remove("changed", force=True)
+    try:
+        yield engine
+        engine.remove("changed", force=True)
+    finally:
+        leave_launcher(engine.paths)
 
 
 def work(engine: NativeEngine, verb: str, what: str) -> subprocess.Popen[str]:
