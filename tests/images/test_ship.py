@@ -30,6 +30,7 @@ from pycontainers.images.source import Reader
 from pycontainers.images.store import Store
 from pycontainers.paths import Paths
 from pycontainers.protocol import BuildRequest, ContainerConfig
+from tests.conftest import leave_launcher
 from tests.images import peers, registries
 from tests.images.test_archives import build, merged, run
 from tests.images.test_fetch import NAME, Held, layer
@@ -337,18 +338,21 @@ def test_others_read_an_exported_system(own: NativeEngine, disk: Path) -> None:
 
 
 @pytest.mark.root
-def test_what_containers_take_up(engine: NativeEngine, disk: Path) -> None:
-    images, containers, cache, blobs = engine.system_df()
-    assert [row.kind for row in (images, containers, cache, blobs)] == ["Images", "Containers", "Build cache", "Blobs"]
-    info = engine.create(ContainerConfig(image="host", command=("true",), network="none"))
-    Path(info.folder, "upper/0/file").write_bytes(b"x" * 5000)
-    row = engine.system_df()[1]
-    assert (row.total, row.active) == (containers.total + 1, 0) and row.size - containers.size == row.reclaimable - containers.reclaimable
-    assert next(item for item in row.items if item.id == info.id).size == 5000
-    ran = ContainerConfig(image="host", command=("sh", "-c", "head -c 7000 /dev/zero >/var/local/file"), network="none")
-    engine.run(ran, None, None)
-    before = sum(row.reclaimable for row in engine.system_df()) - 5000  # one that never ran is not pruned
-    assert engine.prune().reclaimed == before >= 7000
+def test_what_containers_take_up(own: NativeEngine) -> None:
+    try:
+        kinds = ("Images", "Containers", "Build cache", "Blobs")
+        assert [(row.kind, row.total, row.size) for row in own.system_df()] == [(kind, 0, 0) for kind in kinds]
+        info = own.create(ContainerConfig(image="host", command=("true",), network="none"))
+        Path(info.folder, "upper/0/file").write_bytes(b"x" * 5000)
+        row = own.system_df()[1]
+        assert (row.total, row.active, row.size, row.reclaimable) == (1, 0, 5000, 5000)
+        assert [(item.id, item.size) for item in row.items] == [(info.id, 5000)]
+        own.run(ContainerConfig(image="host", command=("sh", "-c", "head -c 7000 /dev/zero >/var/local/file"), network="none"))
+        before = sum(row.reclaimable for row in own.system_df()) - 5000  # one that never ran is not pruned
+        assert own.prune().reclaimed == before >= 7000
+        own.remove(info.id)
+    finally:
+        leave_launcher(own.paths)
 
 
 @root
