@@ -115,6 +115,9 @@ def main(words: Sequence[str] | None = None) -> int:
         # Quiet, as the shell's own tools. The interpreter flushes stdout once more at its end: that must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except MemoryError:  # not even room for an error of ours, perhaps
+        os.write(2, b"error: Cannot allocate memory\nhint:  the machine, or this session's limit, has no memory left: end something\n")
+        return 1
     except Ended as ended:
         return 128 + ended.number
     except KeyboardInterrupt:

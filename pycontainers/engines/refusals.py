@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
+import os
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TypeVar
 
@@ -25,7 +27,7 @@ def _verb(function: Callable[..., Any]) -> Callable[..., Any]:
     def verb(*arguments: Any, **named: Any) -> Any:
         try:
             found = function(*arguments, **named)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             _refuse(error)
         return _steps(found) if inspect.isgenerator(found) else found
 
@@ -35,9 +37,11 @@ def _verb(function: Callable[..., Any]) -> Callable[..., Any]:
 def _steps(work: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     try:
         return (yield from work)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         _refuse(error)
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _refuse(error: OSError | MemoryError) -> NoReturn:
+    if isinstance(error, MemoryError):  # Python's own way to say ENOMEM
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     raise exhausted(error) or error from None

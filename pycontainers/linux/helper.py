@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..errors import HelperError
+from ..errors import HelperError, exhausted
 from . import executable, process, sockets
 
 LISTEN_FD = "PYCONTAINERS_LISTEN_FD"
@@ -101,7 +101,9 @@ def _execute(listener: socket.socket, log: str, argv: Sequence[str], read_only: 
         ).wait
     except OSError as error:
         name = os.path.basename(log).removesuffix(".log")
-        raise HelperError(f"the helper {name} could not be started: {argv[0]}: {error.strerror}") from None
+        refused = exhausted(error)
+        hint = refused.hint if refused else ""
+        raise HelperError(f"the helper {name} could not be started: {argv[0]}: {error.strerror}", hint) from None
     finally:
         os.close(stderr)
         if guard >= 0:

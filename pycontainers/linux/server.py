@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import ContainersError, HelperError
+from ..errors import ContainersError, HelperError, exhausted
 from . import sockets
 from .helper import LISTEN_FD, LOG_LIMIT
 
@@ -225,7 +225,11 @@ def refuse(listener: socket.socket, error: ContainersError, seconds: float = 5.0
 
 def fail(error: BaseException) -> None:
     """Say in the log why a helper could not start; its client shows the last line as a hint."""
-    log(error.message if isinstance(error, ContainersError) else f"{type(error).__name__}: {error}")
+    refused = exhausted(error) if isinstance(error, OSError) else None
+    if refused is not None:
+        log(f"{refused.message} ({refused.hint})")
+    else:
+        log(error.message if isinstance(error, ContainersError) else f"{type(error).__name__}: {error}")
     sys.exit(1)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import time
 from collections.abc import Callable
 
 import pytest
 
-from .conftest import Somebody
+from .conftest import Somebody, wait_for
 
 NONE = ("--network", "none")
 
@@ -73,3 +77,35 @@ def test_a_masked_proc(people: Callable[..., Somebody]) -> None:
 def test_what_only_root_can_give(mapped: Somebody, way: str) -> None:
     assert mapped("run", *NONE, way, "host", "true", code=None) == ""
     assert "needs root" in mapped.stderr
+
+
+@pytest.mark.parametrize("limit", ["nproc", "as", "nofile"])
+def test_a_session_with_hard_limits(people: Callable[..., Somebody], limit: str) -> None:
+    """From too little to enough for everything that a first run starts: done, or refused in two lines, with nothing half made."""
+    somebody = people(without=("pyct-limited",))
+    program = [f"{somebody.base}/venv/bin/python", "-m", "pycontainers.commands.program"]
+    values = {"nproc": range(1, 20, 2), "as": [n << 20 for n in (12, 20, 30, 40, 60, 200)], "nofile": [*range(6, 40, 3), 64]}[limit]
+    somebody("run", "--rm", *NONE, "host", "true")  # the image is there
+    seen = set()
+    for value in values:
+        for pid in somebody.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not somebody.processes())
+        begun = time.monotonic()
+        done = somebody.do("prlimit", f"--{limit}={value}", *program, "run", "--rm", *NONE, "host", "true")
+        assert time.monotonic() - begun < 30, value
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            ours = [line.partition(":")[0] for line in lines] in (["error"], ["error", "hint"])
+            assert ours or "pycontainers" not in done.stderr, (value, done.stderr)  # else the interpreter itself could not start
+            seen.add("refused")
+        else:
+            seen.add("done")
+        for pid in somebody.processes():  # they have the limit too
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not somebody.processes())
+        somebody("run", "--rm", *NONE, "host", "true")
+        assert [line for line in somebody("ps", "-a").splitlines()[1:] if "Created" not in line] == []
+    assert seen == {"done", "refused"}, seen

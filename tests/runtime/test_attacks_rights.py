@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from pycontainers.linux import cgroups
 from pycontainers.protocol import ContainerConfig, Mount, Resources
 from pycontainers.runtime import client
 
@@ -109,7 +108,7 @@ class TestCgroups:
         return str(output(engine, "python", "-c", self.RAISE, userns="host", resources=Resources(pids_limit=77)))
 
     def test_succeeds_when_mounted_writable(self, without: Any, output: Any) -> None:
-        if "pids" not in cgroups.layout().controllers and "nsdelegate" in Path("/proc/self/mountinfo").read_text():
+        if not Path("/sys/fs/cgroup/pids").is_dir() and "nsdelegate" in Path("/proc/self/mountinfo").read_text():
             pytest.skip("nsdelegate: the kernel itself refuses to write limits at the root of a cgroup namespace (cgroup-v2.rst)")
         assert self.attack(without("read_only_cgroups"), output) == "limit max\n"
 

@@ -280,6 +280,83 @@ def test_no_more_processes_for_the_launcher(tidy: House, spare: int) -> None:
                 time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def little_memory(megabytes: float, pids: list[int]) -> Iterator[Path]:
+    """These processes, and those that they make, get so much more memory; who needs what is not there is killed by the kernel."""
+    layout = cgroups.layout()
+    if "memory" not in layout.controllers:
+        pytest.skip("no memory controller of cgroup v1 here")
+    root = Path(layout.controllers["memory"])
+    folder = root / f"pyct-faults-{os.getpid()}"
+    folder.mkdir()
+    try:
+        (folder / "memory.limit_in_bytes").write_text(str(int(megabytes * (1 << 20))))
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                (folder / "cgroup.procs").write_text(str(pid))
+        yield folder
+    finally:
+        (folder / "memory.limit_in_bytes").write_text("-1")
+        end = time.monotonic() + 5
+        while folder.exists() and time.monotonic() < end:
+            for pid in (folder / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (root / "cgroup.procs").write_text(pid)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def test_no_more_memory_for_the_launcher_and_what_it_makes(tidy: House) -> None:
+    """The kernel kills whom it likes of launcher, supervisors and starters: a line to the client, or a marked end, and nothing is left."""
+    seen, killed = set(), 0
+    for quarter in range(1, 40, 1 if os.environ.get("PYCONTAINERS_ALL_FAULTS") else 3):
+        tidy.engine.run(config("true", auto_remove=True))
+        with little_memory(quarter / 4, launcher_processes(tidy)) as group:
+            try:
+                tidy.engine.run(config("sh", "-c", "exit 7", name="f"))
+                seen.add("done")
+            except ContainersError as error:
+                assert "\n" not in error.message and error.message, error.message
+                seen.add("refused")
+            killed += int((group / "memory.oom_control").read_text().rpartition("oom_kill ")[2] or 0)
+        for info in tidy.note():
+            if info.exit is not None:
+                assert info.exit.code == 7 or info.exit.error, (quarter, info.exit)
+        tidy.clear()
+        leave_launcher(tidy.paths)
+        tidy.engine.run(config("true", auto_remove=True))
+        assert tidy.left() == {}, quarter
+    assert seen == {"done", "refused"} and killed, "the limits do not limit"
+
+
+def test_no_more_memory_for_the_kernel(tidy: House) -> None:
+    """What it may map, from too little to enough: each call is done, or refused in one line."""
+    code = """
+import resource
+from pycontainers.errors import ContainersError
+pc.run('host', ['true'], rm=True, network='none')
+mapped = lambda: int(open('/proc/self/statm').read().split()[0]) * 4096
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+found = []
+for spare in [0, *(1 << n for n in range(12, 25))]:
+    resource.setrlimit(resource.RLIMIT_AS, (mapped() + spare, hard))
+    try:
+        pc.run('host', ['true'], rm=True, network='none')
+        pc.ps()
+        found.append('ok')
+    except (ContainersError, MemoryError) as error:  # Python's own where there is not even room for a message
+        found.append('refused' if chr(10) not in str(getattr(error, 'message', '')) else repr(error))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+pc.run('host', ['true'], rm=True, network='none')
+result = found
+"""
+    outcome = tidy.outcome(tidy.kernel(code))
+    assert "ok" in outcome, outcome
+    assert set(eval(outcome["ok"])) <= {"ok", "refused"}, outcome
+    assert tidy.left() == {}
+
+
 def test_no_more_files_for_the_kernel(tidy: House) -> None:
     """From none to enough: each call is done, or refused in one line."""
     code = """
