@@ -15,7 +15,7 @@ _COLORS = {"A": html.GOOD, "C": html.WARN, "D": html.BAD}
 
 def static(found: Explored) -> str:
     parts = [f"<div><b>{html.text(found.title)}</b> {html.muted(found.summary)}</div>"]
-    rows = [[html.text(cell) for cell in cells[:-1]] + [html.mono(_cut(cells[-1]))] for cells in found.layer_rows()]
+    rows = [[*[_whole(cell) for cell in cells[:-1]], html.mono(_cut(cells[-1]))] for cells in found.layer_rows()]
     parts.append(html.table(found.layer_headers, rows))
     numbers = [found.layer] if found.layer is not None else [layer.number for layer in found.contents.layers]
     share = max(30, _NODES // max(1, len(numbers)))
@@ -24,7 +24,7 @@ def static(found: Explored) -> str:
     parts.append(_details("the biggest files", html.table(found.biggest_headers, _cells(found.biggest_rows()))))
     if found.contents.wasted:
         parts.append(_details("carried, and seen by nobody", html.table(found.wasted_headers, _cells(found.wasted_rows()))))
-    return f'<div aria-label="layers of {html.text(found.title)}">{"".join(parts)}</div>'
+    return f'<div aria-label="layers of {html.attribute(found.title)}">{"".join(parts)}</div>'
 
 
 def bundle(found: Explored, live: bool) -> dict[str, Any]:
@@ -42,7 +42,12 @@ def _cut(text: str) -> str:
 
 
 def _cells(rows: list[tuple[str, ...]]) -> list[list[str]]:
-    return [[*[html.text(cell) for cell in row[:-1]], html.mono(row[-1])] for row in rows]
+    return [[*[_whole(cell) for cell in row[:-1]], html.mono(row[-1])] for row in rows]
+
+
+def _whole(cell: str) -> str:
+    """A number with its unit, in one line."""
+    return f'<span style="white-space:nowrap">{html.text(cell)}</span>'
 
 
 def _details(title: str, body: str, is_open: bool = False) -> str:

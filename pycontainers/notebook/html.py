@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -17,8 +18,20 @@ _CELL = f"text-align:left;padding:.25em .75em .25em 0;border-bottom:1px solid {B
 _MONO = "font-family:var(--jp-code-font-family, monospace)"
 
 
+_TEX = re.compile(r"[$\\]")
+
+
 def text(value: object) -> str:
-    """One line of escaped text."""
+    """One line of escaped text, for between tags (see :func:`attribute`).
+
+    JupyterLab typesets ``$…$`` and ``\\(…\\)`` in every HTML output, but only within one run of text: an element around each ``$`` and
+    backslash keeps a shell command what it is.
+    """
+    return _TEX.sub(r"<span>\g<0></span>", escape(one_line(str(value))))
+
+
+def attribute(value: object) -> str:
+    """One line of escaped text, for the value of an attribute."""
     return escape(one_line(str(value)))
 
 

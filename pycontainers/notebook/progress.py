@@ -167,7 +167,7 @@ def _bar(row: Row) -> str:
     full = f"{(fraction or 0.0) * 100:.1f}%"
     inner = f'<div style="width:{full};height:100%;background:{html.LINK}"></div>'
     frame = f"width:14em;height:.7em;border:1px solid {html.BORDER};border-radius:.2em;overflow:hidden"
-    label = html.text(f"{row.item} {row.phase}")
+    label = html.attribute(f"{row.item} {row.phase}")
     return f'<div role="progressbar" aria-label="{label}" aria-valuemin="0" aria-valuemax="100"{known} style="{frame}">{inner}</div>'
 
 

@@ -162,5 +162,7 @@ def test_light_and_dark_and_the_static_form(page: Any) -> None:
         static.locator("summary").first.scroll_into_view_if_needed()
         shot(static, f"explore-static-{name}")
     assert "3 added" in static.inner_text() or "added" in static.inner_text()
+    # A command with two dollars is no formula.
+    assert "\"$(printf 'a\\033[31mred')\" \"$(printf" in static.inner_text() and not page.locator("mjx-container").count()
     static.locator("summary").nth(1).click()
     assert "model.bin" in static.inner_text() and not static.locator("img").count()

@@ -79,6 +79,20 @@ def test_nothing_from_a_container_speaks_html(shell: Any, engine: FakeEngine, ho
         assert names <= {"svg", "title", "desc", "text", "tspan", "g", "path", "polyline", "circle"}
 
 
+def test_dollars_and_backslashes_stand_alone(shell: Any) -> None:
+    """JupyterLab looks for formulas in each run of text: none may hold two dollars."""
+    from pycontainers.notebook import html
+
+    runs: list[str] = []
+
+    class Runs(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            runs.append(data)
+
+    Runs().feed(html.mono("sh -c 'echo $A $B' \\(x\\)"))
+    assert "".join(runs) == "sh -c 'echo $A $B' \\(x\\)" and all(run.count("$") + run.count("\\") == 0 or len(run) == 1 for run in runs)
+
+
 def test_container_card_escapes_and_links(shell: Any, hostile: Any) -> None:
     page = formats(shell, hostile)["text/html"]
     assert not Tags(page).tags & {"script", "img"} and 'href="http://127.0.0.1:8080/"' in page and 'rel="noopener noreferrer"' in page
