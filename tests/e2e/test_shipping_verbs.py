@@ -343,3 +343,53 @@ def test_in_a_cell(verbs: Verbs, registry: str, capsys: pytest.CaptureFixture[st
     finally:
         shell.run_line_magic("unload_ext", "pycontainers")
         shell.history_manager.end_session()
+
+
+def test_a_cell_asks_for_the_password_by_a_hidden_field(verbs: Verbs, locked: str, state: Paths) -> None:
+    """A real kernel: the question reaches the page marked as a password, and the answer stands nowhere in what is sent back."""
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        asked, sent = [], []
+
+        def answer(message: Any) -> None:
+            asked.append((message["content"]["prompt"], message["content"]["password"]))
+            client.input(registries.PASSWORD if message["content"]["password"] else registries.USER)
+
+        def run(code: str, allowed: bool) -> Any:
+            return client.execute_interactive(code, allow_stdin=allowed, stdin_hook=answer, output_hook=sent.append, timeout=60)
+
+        run("%load_ext pycontainers", True)
+        assert run(f"%container login {locked}", True)["content"]["status"] == "ok"
+        assert asked == [("Username: ", False), ("Password: ", True)]
+        assert "Login succeeded" in str(sent) and registries.PASSWORD not in str(sent)
+        history = run("import IPython; print(list(get_ipython().history_manager.get_range()))", True)
+        assert history["content"]["status"] == "ok" and registries.PASSWORD not in str(sent)
+        refused = run(f"%container login {locked}", False)["content"]
+        assert refused["ename"] == "UsageError" and "without a page" in refused["evalue"]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def test_an_interrupted_pull_leaves_nothing_and_goes_on_next_time(verbs: Verbs, registry: str) -> None:
+    name = f"{registry}/interrupted:1"
+    verbs(f"tag box {name}")
+    verbs(f"push {name}")
+    for known in ("box", name):
+        verbs(f"rmi -f {known}")
+
+    class Impatient(ListFrontend):
+        def progress(self, work: Any, form: str = "auto", done: str = "built") -> Any:
+            for event in work:
+                if isinstance(event, Transfer) and event.phase in ("downloading", "unpacking"):
+                    work.close()
+                    raise KeyboardInterrupt
+
+    patient, verbs.front = verbs.front, Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        verbs(f"pull {name}")
+    assert not verbs.engine.images()
+    verbs.front = patient
+    assert verbs(f"run {RUN} {name}").output == "noted"
