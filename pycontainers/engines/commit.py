@@ -55,8 +55,10 @@ def commit(paths: Paths, store: Store, container_id: str, request: CommitRequest
         else:
             entry["empty_layer"] = True
             store.discard(tree)
-    except BaseException:
+    except BaseException as error:
         store.discard(tree)
+        if isinstance(error, FileNotFoundError) and not os.path.isdir(folder):
+            raise StateError(f"container {record['name']!r} was removed meanwhile", "") from None
         raise
     stage.created = now
     if request.author:

@@ -10,7 +10,7 @@ import stat
 import time
 from typing import Any
 
-from ..errors import IsolationError, NameInUse, UsageError
+from ..errors import IsolationError, NameInUse, NotFound, UsageError
 from ..images.durable import give
 from ..images.store import Store
 from ..linux import holder, trees
@@ -97,7 +97,11 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         if step is not None:
             state.write(building, STEP, step)
         mark("client", "written")
-        os.rename(building, folder)
+        with store.locked(shared=True):  # whoever removes images sees the container from here on
+            known = image is None or not image.id.startswith("sha256:") or os.path.exists(store.manifest_path(image.id))
+            if not known or not all(map(os.path.isdir, roots["layers"])):
+                raise NotFound(f"image {config.image} was removed meanwhile", "create the container again")
+            os.rename(building, folder)
     except BaseException:
         trees.remove(building)
         if name:

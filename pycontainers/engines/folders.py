@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -72,6 +73,9 @@ class Folders:
         try:
             # A supervisor killed a moment ago: while its first process was dying, with the lock in its hands, no sweep could do this.
             recover.put_right(self.root, container_id)
+            # Supervisor and starter killed together, by want of memory, before state.json told of this.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{self.paths.run}/containers/{container_id}.sock")
             state.remove_folder(self.root, container_id, self.name(container_id))
         finally:
             os.close(lock)

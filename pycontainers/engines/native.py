@@ -310,7 +310,7 @@ class NativeEngine(Shipping):
         if inside.needed():
             found: Pruned = inside.call(self.paths, "_prune_images")
             return found
-        return self.store.prune(self._images_in_use())
+        return self.store.prune(self._images_in_use)
 
     # -- files
 
@@ -406,7 +406,7 @@ class NativeEngine(Shipping):
     def remove_image(self, name: str, force: bool = False) -> list[str]:
         if inside.needed():
             return list(inside.call(self.paths, "remove_image", name, force))
-        return self.store.remove(name, force, self._images_in_use())
+        return self.store.remove(name, force, self._images_in_use)
 
     def image_history(self, name: str) -> list[ImageHistory]:
         return self.store.history(self.store.resolve(name))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .store import Store
 
 InUse = Iterable[str] | Callable[[], Iterable[str]]
-"""Ids of the images that containers use, or what finds them out."""
+"""Ids of the images that containers use, or what finds them out (under the lock: one that is created just now is not to be missed)."""
 
 
 def remove(store: Store, name: str, force: bool = False, in_use: InUse = ()) -> Pruned:
@@ -31,9 +31,9 @@ def remove(store: Store, name: str, force: bool = False, in_use: InUse = ()) -> 
     :raises StateError: a container uses the image and it would be deleted.
     """
     image_id = _removable(store, name)
-    used = set(in_use() if callable(in_use) else in_use)
     collector = _Collector(store)
     with store.locked():
+        used = set(in_use() if callable(in_use) else in_use)
         names = sorted((found for found in store.named() if found.image == image_id), key=lambda found: found.familiar)
         familiar = _familiar(name)
         gone = [found for found in names if found.familiar == familiar] or names
@@ -58,9 +58,9 @@ def prune(store: Store, in_use: InUse = ()) -> Pruned:
     was begun and never finished.
     """
     durable.sweep(store.ingest)
-    used = set(in_use() if callable(in_use) else in_use)
     collector = _Collector(store)
     with store.locked():
+        used = set(in_use() if callable(in_use) else in_use)
         named = {name.image for name in store.named()}
         for image_id in sorted(store.saved() - named - used):
             collector.delete(image_id)

@@ -181,6 +181,8 @@ class Store(Records):
         """
         layer = self.layer_at(layers.chain_id(parent_chain, diff), diff, size)
         folder, building = os.path.dirname(layer.path), os.path.dirname(tree)
+        with self.locked(shared=True):
+            self.lease(folder, holder)  # before it is looked for: what is there stays
         if not os.path.isdir(folder):
             data = {"diff_id": diff, "chain_id": layer.chain_id, "size": size, "parent": parent_chain}
             _write(f"{building}/layer.json", {**data, "tar_size": tar_size, "packed": packed})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
 from typing import Any
 
+from ..errors import StateError
 from ..linux import cgroups, process, sockets
 from . import state
 
@@ -40,6 +42,10 @@ def hold(folder: str, marks: str, conn: socket.socket) -> None:
         sockets.receive(conn)
     except KeyError:
         sockets.send(conn, {"ready": False})  # no freezer on this machine
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
+        raise StateError(f"container {os.path.basename(folder)[:12]} is just ending", "try again") from None
     finally:
         _thaw(folder, group, marks, mark)
 

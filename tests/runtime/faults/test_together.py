@@ -19,18 +19,27 @@ from .conftest import House
 pytestmark = pytest.mark.root
 
 _AT_WORK = """
-import random, time
+import io, random, tempfile, time
+from pycontainers.commands.frontend import native_engine
 from pycontainers.errors import ContainersError
 chance, end, refused, done = random.Random({seed}), time.monotonic() + {seconds}, [], 0
 names = ['a', 'b', 'c']
 
 def once():
     name = chance.choice(names)
-    verb = chance.choice('run,run,rm,rm -f,stop,kill,start,restart,rename,update,exec,pause,logs,ps'.split(','))
+    verb = chance.choice('{verbs}'.split(','))
     if verb == 'run':
         pc.run('host', ['sh', '-c', 'echo hello; exec sleep 30'], name=name, detach=True, network='none')
     elif verb == 'ps':
         repr(pc.ps(all=True))
+    elif verb == 'run small':  # of an image that others make, and take away
+        pc.run('made-' + name, ['/bin/sleep', '30'], name=name, detach=True, network='none', pull='never')
+    elif verb == 'rmi':
+        pc.get_image('made-' + name).remove(force=chance.random() < 0.3)
+    elif verb == 'build':
+        pc.build(chr(10).join(['FROM host', f'RUN echo {{chance.randrange(5)}} > /srv/x', '']), 'made-' + name)
+    elif verb == 'prune':
+        native_engine().prune()
     else:
         box = pc.get(name)
         if verb == 'rm': box.remove()
@@ -44,6 +53,15 @@ def once():
         elif verb == 'exec': box.exec(['true'])
         elif verb == 'pause': box.pause(); box.unpause()
         elif verb == 'logs': box.logs()
+        elif verb == 'commit': pc.get_image(box.commit('made-' + name).id)
+        elif verb == 'unpause': box.unpause()
+        elif verb == 'diff': box.diff()
+        elif verb == 'top': box.top()
+        elif verb == 'wait': box.wait(timeout=0.1)
+        elif verb == 'cp':
+            with tempfile.TemporaryDirectory() as folder:
+                box.copy_out('/etc/hosts', folder)
+                box.copy_in(folder, '/srv')
 
 while time.monotonic() < end:
     try:
@@ -63,13 +81,22 @@ def program(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, timeout=60)
 
 
+_LIFE = "run,run,rm,rm -f,stop,kill,start,restart,rename,update,exec,pause,logs,ps"
+_FILES = "run,run small,run small,build,build,commit,commit,rmi,prune,cp,diff,top,wait,rm,rm -f,stop,exec,rename,unpause"
+_BESIDE = {
+    _LIFE: ("ps -a", "stop -t 0 a", "rm -f b", "run -d --name c --network none host sleep 9"),
+    _FILES: ("images", "prune", "commit a made-b", "rm -f b", "run -d --pull never --name c made-a sleep 9", "rmi made-c"),
+}
+
+
 @pytest.mark.parametrize("seed", [1, 2])
-def test_three_notebooks_and_the_program_on_the_same_names(tidy: House, seed: int) -> None:
-    seconds = 4
-    kernels = [tidy.kernel(_AT_WORK.format(seed=seed * 10 + number, seconds=seconds)) for number in range(3)]
+@pytest.mark.parametrize("verbs", [_LIFE, _FILES], ids=["lives", "files and images"])
+def test_three_notebooks_and_the_program_on_the_same_names(tidy: House, seed: int, verbs: str) -> None:
+    seconds = 4 if verbs == _LIFE else 8
+    kernels = [tidy.kernel(_AT_WORK.format(seed=seed * 10 + number, seconds=seconds, verbs=verbs)) for number in range(3)]
     end, said = time.monotonic() + seconds, []
     while time.monotonic() < end:
-        for line in ("ps -a", "stop -t 0 a", "rm -f b", "run -d --name c --network none host sleep 9"):
+        for line in _BESIDE[verbs]:
             said.append(program(*line.split()))
     for kernel in kernels:
         outcome = tidy.outcome(kernel)
@@ -85,7 +112,13 @@ def test_three_notebooks_and_the_program_on_the_same_names(tidy: House, seed: in
         record = json.loads(Path(info.folder, "container.json").read_text())
         assert record["resources"]["pids_limit"] == (tidy.engine.oci(info.id)["linux"]["resources"].get("pids") or {}).get("limit")
         assert info.status in (state.CREATED, state.RUNNING, state.PAUSED, state.EXITED)
+    engine = tidy.engine
     tidy.clear()
+    for image in engine.images():
+        for name in image.names:
+            if "made-" in name:
+                assert engine.image(name).id == image.id
+                engine.remove_image(name, force=True)
     assert tidy.left() == {}
 
 
