@@ -92,7 +92,7 @@ def _from_file(path: str) -> tuple[dict[str, list[str]], list[str]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}, []
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", "it is JSON: see docs/registries.md") from None
+        raise UsageError(f"{path} cannot be read: {error}", "it is JSON: see docs/images.md") from None
     mirrors, insecure = (said.get("mirrors", {}), said.get("insecure", [])) if isinstance(said, dict) else ([], [])
     if not isinstance(mirrors, dict) or not all(_texts(urls) for urls in mirrors.values()) or not _texts(insecure):
         hint = 'for example {"mirrors": {"docker.io": ["https://mirror.example.com"]}, "insecure": ["registry.lan:5000"]}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import re
 import socket
 import ssl
 import threading
@@ -322,6 +323,10 @@ def broken(error: Exception) -> Broken:
     while isinstance(root, exceptions.ProxyError | exceptions.MaxRetryError) and isinstance(root.args[-1], BaseException):
         root = root.args[-1]
     through = "the proxy: " if isinstance(error, exceptions.ProxyError) else ""
+    tunnel = re.search(r"Tunnel connection failed: (\d{3})", str(root))
+    if tunnel:
+        hint = "HTTPS_PROXY may carry a user: http://user:password@host:port" if tunnel[1] == "407" else ""
+        return Broken(f"the proxy answers {tunnel[1]}", hint, final=tunnel[1].startswith("4"))
     found = _cause(root, ssl.SSLError)
     if isinstance(found, ssl.SSLCertVerificationError):
         hint = "put its authority's certificate into /etc/docker/certs.d/HOST/ca.crt, or name it in SSL_CERT_FILE"
