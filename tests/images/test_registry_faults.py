@@ -572,6 +572,34 @@ def test_closing_ends_what_other_threads_wait_for(faulty: Faulty, client: Client
     assert said == ["the transfer was stopped"] * 3
 
 
+@pytest.mark.parametrize("words", [{}, {"Connection": "close"}])
+def test_closing_one_download_ends_who_reads_it_and_no_other(faulty: Faulty, client: Client, words: dict[str, str]) -> None:
+    blob, data = large(faulty)
+
+    def act(request: Handler) -> None:
+        request.answer(200, data[:1000], Content_Length=str(len(data)), **words)
+        time.sleep(30)
+
+    faulty.fault("GET", "/blobs/", act, times=1)
+    registry, said = client(limits={"stall": 60}), list[str]()
+    first, second = registry.open(blob), registry.open(blob)
+
+    def work() -> None:
+        try:
+            first.read()
+        except ContainersError as error:
+            said.append(error.message)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    time.sleep(0.3)
+    begun = time.monotonic()
+    first.close()
+    thread.join(10)
+    assert time.monotonic() - begun < 5 and said == ["the transfer was stopped"]
+    assert second.read() == data
+
+
 def test_ctrl_c_ends_a_download_at_once(faulty: Faulty, tmp_path: Path) -> None:
     blob, data = large(faulty)
     waiting = threading.Event()

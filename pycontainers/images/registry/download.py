@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Sequence
 
@@ -30,6 +31,7 @@ class Download:
         self._answer: Answer | None = None
         self._waited, self._came = 0.0, 0
         self._closed = False
+        self._reading = threading.Lock()
         if self._at < blob.size:
             self._open()
 
@@ -44,11 +46,19 @@ class Download:
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(_PIECE), b""))
-        while self._at < self._blob.size and size:
+        try:
+            with self._reading:
+                return self._read(size)
+        finally:
             if self._closed:
-                raise ValueError("read of a closed download")
+                self._discard()
+
+    def _read(self, size: int) -> bytes:
+        while self._at < self._blob.size and size:
             if self._answer is None:
                 self._open()
+            self._check_open()  # after opening: who closed it meanwhile found nothing to wake us from
+            if self._answer is None:
                 continue
             try:
                 data = self._piece(self._answer, min(size, self._blob.size - self._at))
@@ -92,6 +102,7 @@ class Download:
         if self._answer:
             self._answer.close()
         self._answer = None
+        self._check_open()
         transport = self._endpoint.transport
         transport.check()
         limits = transport.limits
@@ -151,12 +162,27 @@ class Download:
                 raise Broken("it broke off again before it came to where it had stopped")
             skipped += len(data)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RegistryError("the transfer was stopped")
+
     def close(self) -> None:
-        """The connection is ended, whatever is still on its way."""
+        """The connection is ended, whatever is still on its way; a thread that is reading gets an error."""
         self._closed = True
-        if self._answer:
-            self._answer.close()
-        self._answer = None
+        answer = self._answer
+        if answer:
+            answer.wake()
+        self._discard()
+
+    def _discard(self) -> None:
+        """Close what is open, unless a thread is reading it: that one does it then. (Closing under a reader breaks http.client.)"""
+        if self._reading.acquire(blocking=False):
+            try:
+                answer, self._answer = self._answer, None
+                if answer:
+                    answer.close()
+            finally:
+                self._reading.release()
 
     def __enter__(self) -> Download:
         return self

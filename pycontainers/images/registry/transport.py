@@ -138,8 +138,14 @@ class Answer:
         self._response.release_conn()
 
     def close(self) -> None:
-        """Away with the connection, whatever is still to come on it."""
+        """Away with the connection, whatever is still to come on it. Only by the thread that reads it."""
         self._response.close()
+
+    def wake(self) -> None:
+        """Ends the connection under a thread that is reading it: that one gets an end or an error, and closes."""
+        sock = getattr(self._response, "watched_socket", None)
+        if sock is not None:
+            _shut(sock)
 
 
 class Transport:
@@ -303,6 +309,7 @@ def _watched(sockets: weakref.WeakSet[socket.socket], stall: float, verified: bo
                 timer.cancel()
             if late.is_set():
                 raise TimeoutError("the head of an answer")  # http.client takes an end in the middle of it for its end
+            found.watched_socket = sock  # type: ignore[attr-defined]
             return found
 
     class WatchedTLS(Watched, connection.HTTPSConnection):
