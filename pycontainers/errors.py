@@ -19,6 +19,8 @@ class ContainersError(Exception):
     """
 
     exit_code = 1
+    done = ""
+    """Of one command for several things: what it did for the others, as it would have shown it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -61,7 +61,7 @@ def diff(context: Context, args: SimpleNamespace, body: str | None) -> Changes:
 
 def export(context: Context, args: SimpleNamespace, body: str | None) -> Text | None:
     if args.output in (None, "-"):
-        context.frontend.progress(context.engine.export(args.container, standard(context, "stdout")), "quiet")
+        context.frontend.progress(context.engine.export(args.container, standard(context, "stdout")))
         return None
     from ..engines.transfer import whole_file
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Protocol, TypedDict, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
-from ..errors import UsageError
+from ..errors import ContainersError, UsageError
 from ..events import Work
 from ..protocol import Drive, Engine, OnOutput, Session
 
@@ -84,6 +84,16 @@ def streams(context: Context, args: SimpleNamespace, body: str | None, output: O
     front = context.frontend
     keys = getattr(args, "detach_keys", None)
     return {"drive": lambda session: front.drive(session, output, args.interactive, keys), "size": front.size()}
+
+
+def call(context: Context, function: Callable[[Context, SimpleNamespace, str | None], Any], args: SimpleNamespace, body: str | None) -> Any:
+    """Run a verb. What a command for several things has done is shown before the error that names what failed."""
+    try:
+        return function(context, args, body)
+    except ContainersError as error:
+        if error.done:
+            context.frontend.stream("stdout", f"{error.done}\n".encode())
+        raise
 
 
 def native_engine() -> Engine:

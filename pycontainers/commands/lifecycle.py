@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ContainersError, UsageError
 from ..objects import Container
@@ -16,6 +16,8 @@ from .frontend import Context
 from .limits import LIMIT_OPTIONS, LimitWords, resources_of
 from .run_options import RESTART
 from .settings import restart_policy
+
+Done = TypeVar("Done")
 
 _MANY = (Argument("container", "name or id", "+", completes="container"),)
 _RUNNING = (Argument("container", "name or id", "+", completes="running"),)
@@ -33,8 +35,11 @@ _SIGNAL = Option(("--signal", "-s"), "signal that asks it to end, instead of its
 _KEYS = Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS")
 
 
-def each(names: list[str], do: Callable[[str], Any]) -> list[Any]:
-    """Do it for every name, also after one failed (as Docker does), then raise the first error."""
+def each(names: list[str], do: Callable[[str], Done], line: Callable[[Done], str] = str) -> list[Done]:
+    """Do it for every name, also after one failed (as Docker does), then raise the first error, with what was done all the same.
+
+    ``line``: how a result is shown then.
+    """
     results, errors = [], []
     for name in names:
         try:
@@ -45,17 +50,20 @@ def each(names: list[str], do: Callable[[str], Any]) -> list[Any]:
         first = errors[0]
         if len(errors) > 1:
             first.hint = "; ".join(filter(None, [first.hint, *[f"also: {error.message}" for error in errors[1:]]]))
+        first.done = "\n".join(filter(None, map(line, results)))
         raise first
     return results
 
 
-def _one_or_lines(results: list[Container]) -> Any:
-    return results[0] if len(results) == 1 else Text("\n".join(item.known.name for item in results))
+def _each(names: list[str], do: Callable[[str], ContainerInfo], context: Context) -> Any:
+    """The same for containers: the one that is left, or the names of several."""
+    results = each(names, do, lambda info: info.name)
+    return Container(context.engine, results[0]) if len(results) == 1 else Text("\n".join(info.name for info in results))
 
 
 def start(context: Context, args: SimpleNamespace, body: str | None) -> Any:
     if not (args.attach or args.interactive):
-        return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.start(name))))
+        return _each(args.container, lambda name: context.engine.start(name), context)
     if len(args.container) != 1:
         raise UsageError(f"--attach takes one container, not {len(args.container)}", "start the others without it")
     info = context.engine.find(args.container[0])
@@ -88,24 +96,24 @@ def _sit(context: Context, info: ContainerInfo, session: Session, stdin: bool, k
 
 
 def stop(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.stop(name, args.time, args.signal))))
+    return _each(args.container, lambda name: context.engine.stop(name, args.time, args.signal), context)
 
 
 def restart(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    def again(name: str) -> Container:
+    def again(name: str) -> ContainerInfo:
         if context.engine.find(name).status in ("running", "paused", "restarting"):
             context.engine.stop(name, args.time, args.signal)
-        return Container(context.engine, context.engine.start(name))
+        return context.engine.start(name)
 
-    return _one_or_lines(each(args.container, again))
+    return _each(args.container, again, context)
 
 
 def pause(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.pause(name))))
+    return _each(args.container, lambda name: context.engine.pause(name), context)
 
 
 def unpause(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.unpause(name))))
+    return _each(args.container, lambda name: context.engine.unpause(name), context)
 
 
 def rename(context: Context, args: SimpleNamespace, body: str | None) -> Container:
@@ -118,17 +126,21 @@ def update(context: Context, args: SimpleNamespace, body: str | None) -> Any:
     policy = restart_policy(args.restart) if args.restart is not None else None
     if limits is None and policy is None:
         raise UsageError("update without anything to change", "for example: update --memory 256m NAME")
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.update(name, limits, policy))))
+    return _each(args.container, lambda name: context.engine.update(name, limits, policy), context)
 
 
 def kill(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    return _one_or_lines(each(args.container, lambda name: Container(context.engine, context.engine.kill(name, args.signal))))
+    return _each(args.container, lambda name: context.engine.kill(name, args.signal), context)
 
 
 def wait(context: Context, args: SimpleNamespace, body: str | None) -> Text:
     """The exit codes, a line each."""
-    codes = each(args.container, lambda name: context.engine.wait(name, args.timeout).code)
-    return Text("\n".join("unknown" if code is None else str(code) for code in codes))
+
+    def code(name: str) -> str:
+        found = context.engine.wait(name, args.timeout).code
+        return "unknown" if found is None else str(found)
+
+    return Text("\n".join(each(args.container, code)))
 
 
 def remove(context: Context, args: SimpleNamespace, body: str | None) -> Text:

@@ -18,7 +18,7 @@ from ..text import EscapeFilter
 from ..usage import Stats, StatsTable
 from ..wording import line_text
 from .declare import Verb, find, parse
-from .frontend import Context, native_engine
+from .frontend import Context, call, native_engine
 from .lines import DrawnProgress, LineProgress
 from .system import overview
 
@@ -141,7 +141,7 @@ def _main(words: list[str]) -> int:
         return 0
     context = Context(native_engine, ProgramFrontend(), read_stdin, " ".join(words))
     try:
-        result = verb.function(context, args, None)
+        result = call(context, verb.function, args, None)
     except ContainersError as error:
         if verb.name in ("run", "create") and error.exit_code == 1 and not isinstance(error, ContainerFailed):
             error.exit_code = 125  # Docker: 125 is a run that never came to the container's own code

@@ -19,7 +19,7 @@ from ..images.pack import Packer
 from ..images.unpack import BENEATH, Unpacker
 from ..linux import sockets
 from ..paths import Paths
-from ..runtime import client
+from ..runtime import client, state
 
 _CHUNK = 1 << 18
 _PERIOD = 0.1  # seconds between two events of one transfer
@@ -130,6 +130,10 @@ def copy_in(paths: Paths, container_id: str, name: str, source: str | BinaryIO, 
 
 def export(paths: Paths, container_id: str, name: str, output: BinaryIO) -> Work[int]:
     """See :meth:`pycontainers.protocol.Engine.export`."""
+    record = state.read(f"{paths.containers}/{container_id}", "container.json") or {}
+    own = sorted(folder for folder in record.get("rootfs", {}).get("base", ()) if folder != "/")
+    if own:
+        yield Note(f"{name} stands on this machine's own system, which goes into the tar: {', '.join(own)}; commit has its changes alone")
     with _plain_errors(), Session(paths, container_id, "export") as session:
         return (yield from _pump(session, "export", {}, name, output))
 

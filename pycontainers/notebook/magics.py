@@ -11,7 +11,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_exp
 from traitlets import Bool
 
 from ..commands.declare import Option, Verb, find, parse
-from ..commands.frontend import Context, native_engine
+from ..commands.frontend import Context, call, native_engine
 from ..commands.system import overview
 from ..errors import ContainersError, UsageError
 from ..results import Text
@@ -80,7 +80,7 @@ class ContainerMagics(Magics):
         body = self._body(verb, cell)
         expansion.expand_host_paths(verb, args, os.environ)
         try:
-            result = verb.function(Context(native_engine, frontend, written=line), args, body)
+            result = call(Context(native_engine, frontend, written=line), verb.function, args, body)
         finally:
             frontend.close()
         if out is None:

@@ -292,8 +292,13 @@ def _exec(paths: list[str], args: list[str], environment: dict[str, str]) -> Non
             f"command {args[0]!r} is not in the image",
             "check its name and PATH" if "/" not in args[0] else "check its path inside the image",
         )
-    why = "has no #! line and is not a program" if refused.errno == errno.ENOEXEC else refused.strerror
-    raise CommandNotExecutable(
-        f"command {args[0]!r} cannot be executed: {why}",
-        "chmod +x it" if refused.errno == errno.EACCES else "start it through its interpreter",
-    )
+    why, hint = refused.strerror, ""
+    if refused.errno == errno.EACCES:
+        hint = "chmod +x it"
+    elif refused.errno == errno.ENOEXEC:
+        why, hint = "has no #! line and is not a program", "start it through its interpreter"
+    elif refused.errno == errno.E2BIG:
+        sizes = [len(os.fsencode(text)) + 1 for text in (*args, *(f"{name}={value}" for name, value in environment.items()))]
+        why = f"its arguments and environment are too long ({sum(sizes)} bytes, the longest {max(sizes)})"
+        hint = "one may have 131072 bytes, and all a quarter of the stack's limit (execve(2)): pass it in a file or on stdin"
+    raise CommandNotExecutable(f"command {args[0]!r} cannot be executed: {why}", hint)

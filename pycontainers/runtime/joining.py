@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+from types import TracebackType
 from typing import Any
 
 from ..errors import StateError
@@ -12,29 +14,65 @@ from ..linux import process
 from . import state
 
 
-def resolve(spec: dict[str, Any], joins: dict[str, str], containers: str) -> bool:
-    """Put the pids into ``spec``; whether there was anything to do.
+class Joined:
+    """The owners of what one start joins, by OCI type. A context in which their paths are opened: at its end each of them lives still, or
+    it is an error.
 
-    :raises StateError: a container whose namespace is joined does not run.
+    A pid belongs to its process until that has been waited for. So what was opened at ``/proc/PID/…`` while the process lived, before as
+    well as after, is its own and not that of somebody who was given the same pid.
     """
-    if not joins:
-        return False
-    pids = {kind: _pid(f"{containers}/{container}", kind) for kind, container in joins.items()}
-    for namespace in spec["linux"]["namespaces"]:
-        if namespace["type"] in pids:
-            namespace["path"] = f"/proc/{pids[namespace['type']]}/ns/{namespace['path'].rpartition('/')[2]}"
-    for mount in spec["mounts"]:
-        if "ipc" in pids and mount["destination"] == "/dev/shm" and mount["type"] == "bind":
-            mount["source"] = f"/proc/{pids['ipc']}/root/dev/shm"  # shared memory is not part of the IPC namespace (Docker)
-    return True
+
+    def __init__(self, joins: dict[str, str], containers: str) -> None:
+        self.pids: dict[str, int] = {}
+        self._held: dict[str, tuple[int, str]] = {}  # pidfd and folder
+        try:
+            for kind, container in joins.items():
+                folder = f"{containers}/{container}"
+                self.pids[kind], pidfd = _first_process(folder, kind)
+                self._held[kind] = pidfd, folder
+        except BaseException:
+            self._close()
+            raise
+
+    def into(self, spec: dict[str, Any]) -> bool:
+        """Put the pids into ``spec``; whether there was anything to do."""
+        for namespace in spec["linux"]["namespaces"]:
+            if namespace["type"] in self.pids:
+                namespace["path"] = f"/proc/{self.pids[namespace['type']]}/ns/{namespace['path'].rpartition('/')[2]}"
+        for mount in spec["mounts"]:
+            if "ipc" in self.pids and mount["destination"] == "/dev/shm" and mount["type"] == "bind":
+                mount["source"] = f"/proc/{self.pids['ipc']}/root/dev/shm"  # shared memory is not part of the IPC namespace (Docker)
+        return bool(self.pids)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            for joined, (pidfd, folder) in self._held.items():
+                if process.ended(pidfd, 0):
+                    raise _not_running(folder, joined) from None
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        while self._held:
+            os.close(self._held.popitem()[1][0])
 
 
-def _pid(folder: str, kind: str) -> int:
+def _first_process(folder: str, kind: str) -> tuple[int, int]:
+    """Its pid, and a pidfd of it. :raises StateError: the container whose namespace is joined does not run."""
     now = state.read(folder, "state.json") or {}
-    if now.get("status") in (state.RUNNING, state.PAUSED) and now.get("init") and process.alive(now["init"]):
-        return int(now["init"]["pid"])
+    if now.get("status") in (state.RUNNING, state.PAUSED) and now.get("init"):
+        pidfd = process.open_pidfd(now["init"])
+        if pidfd is not None:
+            return int(now["init"]["pid"]), pidfd
+    raise _not_running(folder, kind)
+
+
+def _not_running(folder: str, kind: str) -> StateError:
     record = state.read(folder, "container.json")
     if record is None:
-        raise StateError(f"the container whose {kind} namespace this one shares was removed", "create it anew")
+        return StateError(f"the container whose {kind} namespace this one shares was removed", "create it anew")
     name = record["name"]
-    raise StateError(f"container {name!r}, whose {kind} namespace this one shares, is not running", f"start it first: start {name}")
+    return StateError(f"container {name!r}, whose {kind} namespace this one shares, is not running", f"start it first: start {name}")

@@ -6,6 +6,7 @@ as with Docker), and everything else of the supervisor goes on.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         def offer(self, data: bytes) -> None: ...
 
 _READ = 1 << 16  # bytes a read: the capacity of a pipe
+_TERMINAL = 1 << 20  # bytes: above the limit of its buffers (TTYB_DEFAULT_MEM_LIMIT in drivers/tty/tty_buffer.c: 640 KiB)
 _TAGS = {"stdout": b"\x01", "stderr": b"\x02"}
 
 
@@ -68,14 +70,20 @@ class Output:
     def drain(self) -> None:
         """After the first process ended its whole pid namespace is gone, so the pipes hold all that will ever come.
 
-        A descriptor that was passed out of the container keeps a pipe open: that is not waited for.
+        A descriptor that was passed out of the container, or a process of it that shares another pid namespace, keeps a pipe open: that is
+        not waited for (conmon neither), and who goes on writing does not keep the container from ending. What lay in a pipe at the end is
+        no more than its capacity, so that much is read, and no clock decides what is lost (Docker waits two seconds:
+        handleContainerExit in moby, daemon/monitor.go).
         """
+        poll = select.poll()
         for fd in list(self.streams):
-            while fd in self.streams:
-                if not select.select([fd], [], [], 0)[0]:
-                    self._close(fd)
-                else:
-                    self._pump(fd)
+            poll.register(fd, select.POLLIN)
+            left = _capacity(fd)
+            while left > 0 and fd in self.streams and poll.poll(0):
+                left -= self._pump(fd)
+            poll.unregister(fd)
+            if fd in self.streams:
+                self._close(fd)
         if self._log is not None:
             self._log.end_lines()
 
@@ -93,26 +101,36 @@ class Output:
             for other in self.streams:
                 self._loop.forget(other)
 
-    def _pump(self, fd: int) -> None:
+    def _pump(self, fd: int) -> int:
+        """Pass on what is there; how many bytes."""
         try:
             data = os.read(fd, _READ)
         except BlockingIOError:
-            return
+            return 0
         except OSError:
             data = b""  # EIO: the last holder of the terminal's other side has closed it (pty(7))
         if not data:
             self._close(fd)
-            return
+            return 0
         stream = self.streams[fd]
         if self._log is not None:
             self._log.feed(stream, data)
         for client in list(self.clients):
             client.offer(_TAGS[stream] + data)
+        return len(data)
 
     def _close(self, fd: int) -> None:
         self._loop.forget(fd)
         os.close(fd)
         del self.streams[fd]
+
+
+def _capacity(fd: int) -> int:
+    """The most that can lie in a pipe or terminal."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+    except OSError:
+        return _TERMINAL
 
 
 class Input:

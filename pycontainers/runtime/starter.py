@@ -72,7 +72,8 @@ class Starter:
         group = self._group(spec, message["group"])
         self.answer["cgroup"] = group.path
         mark("starter", "cgroup")
-        if joining.resolve(spec, record.get("joins") or {}, f"{self.home}/containers"):
+        joined = joining.Joined(record.get("joins") or {}, f"{self.home}/containers")
+        if joined.into(spec):
             state.write(self.folder, "config.json", spec)
         if message["size"] and record.get("tty"):
             spec["process"]["consoleSize"] = {"height": message["size"][0], "width": message["size"][1]}
@@ -92,7 +93,8 @@ class Starter:
             namespaces.setns(self._outer, namespaces.CLONE_NEWNS)
         started = time.time()
         try:
-            starting.begin(stdio, group, private=prepared)
+            with joined:
+                starting.begin(stdio, group, private=prepared)
             self._run(starting, record, started, message["ports"])
         except BaseException:
             starting.abort()

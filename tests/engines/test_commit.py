@@ -17,7 +17,7 @@ import pytest
 
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError, UsageError
-from pycontainers.events import finish
+from pycontainers.events import Note, finish
 from pycontainers.protocol import CommitRequest, ContainerConfig, ContainerInfo, ExecConfig, Mount, Port
 
 pytestmark = pytest.mark.root
@@ -132,6 +132,8 @@ def test_export_of_this_machine_joins_its_folders(engine: NativeEngine) -> None:
     info = engine.start(engine.create(ContainerConfig("host", ("sleep", "1000"), network="none")).id)
     run(engine, info, "echo new > /usr/bin/a-new-one; mount -t tmpfs x /usr 2>&1; :")
     work = engine.export(info.id, head := Head())
+    said = next(work)
+    assert isinstance(said, Note) and "this machine's own system" in said.text and "/usr" in said.text and not head.getvalue()
     with pytest.raises(Enough):
         finish(work)
     assert b"etc/passwd" in head.getvalue()

@@ -11,7 +11,7 @@ from fake_engine import FakeEngine
 from IPython.core.error import UsageError as MagicNotFound
 
 from pycontainers.commands.declare import find, parse
-from pycontainers.errors import ContainerFailed, UsageError
+from pycontainers.errors import ContainerFailed, NotFound, UsageError
 from pycontainers.notebook import expansion
 from pycontainers.notebook.surroundings import is_live, port_link
 from pycontainers.objects import Container
@@ -192,3 +192,12 @@ def test_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert port_link(port, {"JPY_PARENT_PID": "77"}).url == "http://127.0.0.1:8080/"
     monkeypatch.setattr(surroundings, "find_spec", lambda name: None)
     assert port_link(port, hub).url == "" and "jupyter-server-proxy" in port_link(port, hub).hint
+
+
+def test_what_was_done_is_shown_before_the_error(shell: Any, engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        shell.run_line_magic("container", f"run -d --name {name} host")
+    capfd.readouterr()
+    with pytest.raises(NotFound, match="nosuch"):
+        shell.run_line_magic("container", "stop a nosuch b")
+    assert capfd.readouterr().out == "a\nb\n"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pycontainers import errors
+from pycontainers.commands.program import main
 from pycontainers.protocol import ContainerConfig, ExecConfig, Mount, Port, Resources
 
 pytestmark = pytest.mark.root
@@ -336,3 +337,30 @@ def test_whole_life_leaves_nothing(engine: Any, run: Any, remains: Any) -> None:
         engine.stop(info.id, 0)
         engine.remove(info.id)
     assert remains() == before
+
+
+def test_of_several_the_others_are_done_and_the_error_names_what_failed(engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("first", "second")
+    for name in names:
+        engine.create(config("sleep", "1000", name=name))
+    for verb, after in (("start", "running"), ("pause", "paused"), ("unpause", "running"), ("kill", "exited"), ("restart", "running")):
+        assert main([verb, "first", "nosuch", "second"]) == 1, verb
+        said = capsys.readouterr()
+        assert said.out == "first\nsecond\n" and said.err.startswith("error: no container 'nosuch'"), said
+        assert [engine.find(name).status for name in names] == [after, after], verb
+    assert main(["stop", "-t", "0", "nosuch", "first", "neither"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "first\n" and "also: no container 'neither'" in said.err
+    assert main(["rm", "first", "second"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "first\n" and "container 'second' is running" in said.err
+    engine.remove("second", force=True)
+
+
+def test_too_many_words_for_a_program(engine: Any) -> None:
+    info = started(engine, "sleep", "1000")
+    with pytest.raises(errors.CommandNotExecutable, match=r"too long \(1\d{5} bytes, the longest 131073\)") as caught:
+        engine.exec(info.id, ExecConfig(("true", "x" * 131072)))
+    assert "in a file" in caught.value.hint
+    assert engine.exec(info.id, ExecConfig(("true", "x" * 131071))).code == 0
+    engine.remove(info.id, force=True)

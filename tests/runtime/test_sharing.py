@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from pycontainers import Mount
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError, IsolationError, StateError, UsageError
-from pycontainers.linux import namespaces
+from pycontainers.linux import namespaces, process
 from pycontainers.protocol import ContainerConfig, ContainerInfo, ExecConfig
 from pycontainers.runtime import state
+from pycontainers.runtime.joining import Joined
 
 pytestmark = pytest.mark.root
 
@@ -194,3 +197,44 @@ def test_this_machines_loopback_is_not_joined(make: Make) -> None:
         with pytest.raises(TimeoutError):
             server.accept()
         assert guest.network.startswith("container:")
+
+
+@pytest.fixture
+def donor(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a container's place, as its state file names it."""
+    with subprocess.Popen(["sleep", "1000"]) as found:
+        (tmp_path / "owner").mkdir()
+        state.write(str(tmp_path / "owner"), "container.json", {"name": "donor"})
+        state.write(str(tmp_path / "owner"), "state.json", {"status": state.RUNNING, "init": process.identity(found.pid)})
+        yield found
+        found.kill()
+
+
+def wanting(kind: str) -> dict[str, Any]:
+    return {"linux": {"namespaces": [{"type": kind, "path": f"/proc/0/ns/{kind}"}]}, "mounts": []}
+
+
+def test_a_pid_that_was_given_to_somebody_else_is_not_joined(tmp_path: Path, donor: subprocess.Popen[bytes]) -> None:
+    now = state.read(str(tmp_path / "owner"), "state.json")
+    assert now is not None
+    Joined({"ipc": "owner"}, str(tmp_path)).into(spec := wanting("ipc"))
+    assert spec["linux"]["namespaces"][0]["path"] == f"/proc/{donor.pid}/ns/ipc"
+    now["init"]["start"] -= 1  # he who had it before
+    state.write(str(tmp_path / "owner"), "state.json", now)
+    with pytest.raises(StateError, match="'donor', whose ipc namespace this one shares, is not running"):
+        Joined({"ipc": "owner"}, str(tmp_path))
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["opened", "not opened"])
+def test_an_owner_that_ends_while_it_is_joined_is_an_error(tmp_path: Path, donor: subprocess.Popen[bytes], fails: bool) -> None:
+    """Its pid may be somebody else's by the time that the path is opened."""
+    before = os.listdir("/proc/self/fd")
+    with Joined({"pid": "owner"}, str(tmp_path)):
+        pass
+    joined = Joined({"pid": "owner"}, str(tmp_path))
+    with pytest.raises(StateError, match="'donor', whose pid namespace this one shares, is not running"), joined:
+        donor.kill()
+        donor.wait()
+        if fails:
+            os.open(f"/proc/{donor.pid}/ns/pid", os.O_RDONLY)
+    assert os.listdir("/proc/self/fd") == before

@@ -295,3 +295,33 @@ def test_an_exec_learns_how_its_program_ended_with_the_container(engine: Any) ->
     engine.kill(info.id)
     runs.join(10)
     assert ended and (ended[0].code, ended[0].signal) == (137, 9)
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
+def test_who_goes_on_writing_into_its_output_does_not_keep_a_container_from_ending(engine: Any, tty: bool) -> None:
+    """Somebody outside who was given its stdout; what it has written itself is there to the last byte."""
+    lines = "seq 9000; touch /tmp/ready; exec sleep 1000"
+    info = engine.start(create(engine, "sh", "-c", lines, tty=tty))
+    while engine.exec(info.id, ExecConfig(("test", "-e", "/tmp/ready"))).code:
+        time.sleep(0.02)
+    out = os.open(f"/proc/{info.pid}/fd/1", os.O_WRONLY | os.O_NOCTTY)
+    writers = [os.fork() for _ in range(2)]
+    if 0 in writers:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        try:
+            while True:
+                os.write(out, (b"o" * 200 + b"\n") * 300)
+        finally:
+            os._exit(0)
+    os.close(out)
+    try:
+        time.sleep(0.2)
+        engine.kill(info.id)
+        assert engine.wait(info.id, 20).signal == signal.SIGKILL
+    finally:
+        for pid in writers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    text = [line.text.strip() for line in engine.logs(info.id)]
+    assert [line for line in text if line.isdigit()] == [str(number) for number in range(1, 9001)]
+    engine.remove(info.id, force=True)
