@@ -39,7 +39,7 @@ def test_who_sees_its_group_writable_owns_it(spec: dict[str, Any], options: list
     handed = [folder for controller, folder in group.paths.items() if controller in ("name=systemd", "unified")]
     if cgroups.layout().version == "v2":
         handed = [group.paths["memory"]]
-    if not handed:
+    if not handed and "rw" in options:
         pytest.skip("there is no v2 tree and no name=systemd hierarchy here")
     owner = (70000, 70001) if "rw" in options else (0, 0)
     for folder in handed:

@@ -8,8 +8,8 @@ from ..idmap import outer_uid
 
 #: Controllers that limits and metrics use, by their v1 names (v2's io is blkio).
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "freezer", "devices")
-#: Hierarchies in which a container gets a group only where it asks for one: a limit of theirs, or (systemd's named one, which controls
-#: nothing) an init system inside that needs it. Every group more is time at each start and end.
+#: Hierarchies in which a container gets a group only where it asks for one: a limit of theirs, or (systemd's named one and the v2 tree of a
+#: hybrid machine, which control nothing) an init system inside that needs it. Every group more is time at each start and end.
 OPTIONAL = ("hugetlb", "net_cls", "net_prio", "rdma", "name=systemd")
 _FROM_V2 = {"io": "blkio"}
 
@@ -26,7 +26,7 @@ class Tree:
 
     def __init__(self, kind: str, mountpoint: str, controllers: tuple[str, ...], base: str, why: str) -> None:
         self.kind, self.mountpoint, self.controllers, self.base, self.why = kind, mountpoint, controllers, base, why
-        self.optional = kind == "v1" and not any(name in CONTROLLERS for name in controllers)
+        self.optional = not any(name in CONTROLLERS for name in controllers)
 
 
 class Layout:

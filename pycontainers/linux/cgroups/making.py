@@ -19,7 +19,8 @@ def create(path: str, resources: dict[str, Any], where: Layout | None = None, na
     runs uncontrolled and unmeasured, and ``missing`` says why.
 
     :param resources: the OCI runtime specification's ``linux.resources``.
-    :param named: also in systemd's own hierarchy (``name=systemd``), where v1 has one: an init system inside needs it.
+    :param named: also where nothing is controlled, in systemd's own hierarchy (``name=systemd``) and the v2 tree of a hybrid machine:
+        an init system inside needs it.
     :raises LimitError: a limit cannot be set; the reason and errno are in the message.
     :raises IsolationError: the kernel refused to make the group. :raises StateError: a group of that path has processes.
     """
@@ -37,7 +38,7 @@ def create(path: str, resources: dict[str, Any], where: Layout | None = None, na
     missing = where.missing
     try:
         for tree in where.trees:
-            wanted = not tree.optional or needed.intersection(tree.controllers) or (named and "name=systemd" in tree.controllers)
+            wanted = not tree.optional or needed.intersection(tree.controllers) or (named and (tree.kind == "v2" or "name=systemd" in tree.controllers))
             if wanted and not tree.why:
                 missing |= _make(tree, path, needed)
                 made.append(tree.base + path)
