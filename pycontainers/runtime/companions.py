@@ -18,20 +18,20 @@ Leave = Callable[[Callable[[], object]], NoReturn]
 
 
 class Companion:
-    """One such process. ``work`` gets the reading end of a pipe, whose end says that it is to go."""
+    """One such process. ``work`` gets the reading end of a pipe, whose end says that it is to go. :ivar pid: of the process."""
 
     def __init__(self, leave_to: Leave, work: Callable[[int], object]) -> None:
         reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             os.close(self._writer)
             leave_to(lambda: work(reader))
         os.close(reader)
 
     def end(self) -> None:
         os.close(self._writer)
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
 class Doors:

@@ -10,7 +10,7 @@ _CHUNK = 1 << 20
 
 def copy_up(source: int, target: int) -> None:
     """The content of the folder ``source`` into the folder ``target``, with owners, modes and times."""
-    reader = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    reader = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
     try:
         for name in os.listdir(reader):
             _copy(reader, target, name)

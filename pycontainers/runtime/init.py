@@ -1,6 +1,6 @@
 """The container's first process, from clone to execve, in order. See docs/architecture.md, "Start sequence".
 
-Runs in a forked copy of the supervisor: everything it uses is loaded already, and after pivot_root nothing is imported, no
+Runs in a forked copy of the launcher: everything it uses is loaded already, and after pivot_root nothing is imported, no
 codec and no name service. Whatever fails is reported through ``channel`` and the process exits: the supervisor cleans up.
 """
 
@@ -13,17 +13,23 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..errors import ContainersError, IsolationError, exhausted
-from ..linux import mounts, namespaces, pty, sockets, syscalls
+from ..linux import mounts, namespaces, pty, seccomp, sockets, syscalls
 from ..linux.cgroups import enter
 from ..linux.idmap import set_groups
-from . import hooks, inside
+from . import hooks, inside, marks
 from .confine import Confinement, become, only_descriptor, only_descriptors
 from .marks import mark
-from .rootfs import PROPAGATION, Outside
+from .rootfs import PROPAGATION, Device, Outside
+
+if TYPE_CHECKING:
+    from .pattern import Pattern
+
+    Receive = Callable[[int], tuple[list[int], Callable[[], "Task"]]]
+    """Waits for what comes over the channel: the entrances to cgroups, and a function that gives the rest (:func:`.ahead.receive`)."""
 
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # netdevice(7)
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 8}  # PER_LINUX, PER_LINUX32 of <sys/personality.h>
@@ -50,59 +56,83 @@ class Waiting:
         self.keyring, self.pivot, self.about = keyring, pivot, about or {"id": "", "bundle": ""}
 
 
-class Init:
-    """Everything that the child needs, prepared by the supervisor before it is cloned."""
+class Task:
+    """What a first process has to know of its container, prepared by whoever clones it.
+
+    ``entrances``: v1 cgroups to step into. ``hierarchies``: what it sees of them (:meth:`.inside.Builder.build`). ``program``: its filter.
+    """
 
     def __init__(
         self,
         spec: dict[str, Any],
         outside: Outside,
-        confinement: Confinement,
-        channel: int,
         stdio: tuple[int, int, int],
-        cgroups: list[tuple[str, str]],
-        entrances: list[int],
+        hierarchies: list[tuple[str, str]],
+        *,
+        entrances: Sequence[int] = (),
+        program: seccomp.Filter | None = None,
         wait: Waiting | None = None,
     ) -> None:
-        self.spec = spec
-        self.outside = outside
-        self.confinement = confinement
-        self.channel = channel  # our end of a socket pair with the supervisor
-        self.stdio = stdio
-        self.entrances = entrances  # v1 cgroups to step into
-        self.kinds = {n["type"]: n.get("path") or "" for n in spec["linux"]["namespaces"]}  # "" is a new one
-        self.builder = inside.Builder(spec, outside, cgroups)
-        self.wait = wait or Waiting()
+        self.spec, self.outside, self.stdio, self.hierarchies = spec, outside, stdio, hierarchies
+        self.entrances, self.program, self.wait = list(entrances), program, wait or Waiting()
+        self.confinement = Confinement(spec["process"], program)
+
+
+class Init:
+    """The child. It is made for a container (:meth:`run`), or ahead of need (:meth:`run_ahead`): then it learns late which one it is, and
+    until then does what is the same for all of a pattern.
+
+    :param channel: our end of a socket pair with whoever starts us. :param listed: the specification's ``linux.namespaces``.
+    """
+
+    task: Task  # once it is known
+
+    def __init__(self, channel: int, listed: Sequence[dict[str, Any]]) -> None:
+        self.channel = channel
+        self.kinds = {namespace["type"]: namespace.get("path") or "" for namespace in listed}  # "" is a new one
+        self.builder = inside.Builder()
         self.pid = 0  # as the host sees it
 
-    def run(self) -> None:
-        """Never returns. Steps that wait for the supervisor are its numbered synchronisation points."""
-        try:
-            enter(self.entrances)  # before anything is allocated; on v2 the clone itself did it
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self.task.spec
+
+    @property
+    def wait(self) -> Waiting:
+        return self.task.wait
+
+    def run(self, task: Task) -> NoReturn:
+        """Steps that wait for the supervisor are its numbered synchronisation points."""
+
+        def steps() -> None:
+            enter(task.entrances)  # before anything is allocated; on v2 the clone itself did it
             mark("init", "entered")
-            self._await(b"1")  # 1: ID maps written
-            self._become_root()
+            self._stand()
             mark("init", "mapped")
-            self._session()
-            mark("init", "session")
-            self.builder.build()
-            mark("init", "root")
-            self._hooks_before_root()
-            self._enter()
-            mark("init", "pivoted")
-            console = self._console()
-            self._finish_mounts()
-            mark("init", "covered")
-            self._tell(json.dumps({"made": self.builder.made}).encode(), console)
-            mark("init", "told")
-            self._await(b"2")  # 2: network is up
-            mark("init", "networked")
-            self._sysctls()
-            self._read_only()
-            mark("init", "confining")
-            self._close_descriptors()
-            gate = self._gate if self.wait.listener >= 0 or hooks.has(self.spec, "startContainer") else None
-            become(self.confinement, make_cwd=True, death_signal=self.wait.death_signal, channel=self.channel, gate=gate)
+            self._become(task)
+
+        self._report_of(steps)
+
+    def run_ahead(self, pattern: Pattern, devices: list[Device], receive: Receive) -> NoReturn:
+        """:param receive: waits for what comes over the channel."""
+
+        def steps() -> None:
+            mark("ahead", "cloned")
+            self._stand()
+            mark("ahead", "mapped")
+            self.builder.prepare(pattern, devices)
+            _close_but([self.channel, *self.builder.held, *marks.descriptors])
+            mark("ahead", "ready")
+            entrances, rest = receive(self.channel)
+            enter(entrances)
+            mark("init", "entered")
+            self._become(rest())
+
+        self._report_of(steps)
+
+    def _report_of(self, steps: Callable[[], None]) -> NoReturn:
+        try:
+            steps()
         except ContainersError as error:
             self._report(error)
         except OSError as error:
@@ -111,6 +141,39 @@ class Init:
         except BaseException as error:
             self._report(ContainersError(f"the container could not be set up: {type(error).__name__}: {error}"))
         os._exit(125)
+
+    def _stand(self) -> None:
+        """What is the same for every container with these namespaces."""
+        self._await(b"1")  # 1: ID maps written
+        self._become_root()
+        os.umask(0o022)
+        os.setsid()
+        if self._is_new("network"):
+            _loopback_up()
+
+    def _become(self, task: Task) -> None:
+        """All that makes it this container's, up to execve."""
+        self.task = task
+        self._session()
+        mark("init", "session")
+        self.builder.build(task.spec, task.outside, task.hierarchies)
+        mark("init", "root")
+        self._hooks_before_root()
+        self._enter()
+        mark("init", "pivoted")
+        console = self._console()
+        self._finish_mounts()
+        mark("init", "covered")
+        self._tell(json.dumps({"made": self.builder.made}).encode(), console)
+        mark("init", "told")
+        self._await(b"2")  # 2: network is up
+        mark("init", "networked")
+        self._sysctls()
+        self._read_only()
+        mark("init", "confining")
+        self._close_descriptors()
+        gate = self._gate if self.wait.listener >= 0 or hooks.has(self.spec, "startContainer") else None
+        become(task.confinement, make_cwd=True, death_signal=self.wait.death_signal, channel=self.channel, gate=gate)
 
     # -- talking to the supervisor
 
@@ -147,9 +210,7 @@ class Init:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)  # while setting up, whoever it is that waits for us
 
     def _session(self) -> None:
-        os.umask(0o022)
-        os.setsid()
-        for number, fd in enumerate(self.stdio):
+        for number, fd in enumerate(self.task.stdio):
             os.dup2(fd, number, inheritable=True)
         if self.wait.keyring:
             syscalls.new_session_keyring("_ses." + self.spec["linux"]["cgroupsPath"].rpartition("/")[2][:12])
@@ -159,8 +220,6 @@ class Init:
         if self._is_new("cgroup"):
             # Only now, inside its cgroup: the namespace's root is the cgroup in which it is unshared (cgroup_namespaces(7)).
             namespaces.unshare(namespaces.CLONE_NEWCGROUP)
-        if self._is_new("network"):
-            _loopback_up()
         if self._is_new("uts"):
             if self.spec.get("hostname"):
                 syscalls.sethostname(self.spec["hostname"])
@@ -181,7 +240,7 @@ class Init:
         hooks.run(self.spec, "createContainer", hooks.state(self.spec, self.wait.about, "creating", self.pid), inside=True)
 
     def _enter(self) -> None:
-        os.fchdir(self.outside.root)
+        os.fchdir(self.task.outside.root)
         if self.kinds.get("mount"):
             os.chroot(".")  # pivot_root would take the root from everybody else in a namespace that was joined
             os.chdir("/")
@@ -232,12 +291,9 @@ class Init:
 
     def _finish_mounts(self) -> None:
         """Everything that images, volumes and we ourselves put in place is there: now hide and freeze parts of it."""
-        linux = self.spec["linux"]
-        for path in linux.get("readonlyPaths") or []:
-            if path != "/proc/sys":  # after the sysctls are written
-                inside.freeze(path)
-        for path in linux.get("maskedPaths") or []:
-            inside.mask(path)
+        linux, hidden = self.spec["linux"], {"/proc/sys", *self.builder.hidden}  # that one after the sysctls are written
+        frozen, masked = linux.get("readonlyPaths") or [], linux.get("maskedPaths") or []
+        inside.hide([path for path in frozen if path not in hidden], [path for path in masked if path not in self.builder.hidden])
 
     def _sysctls(self) -> None:
         for key, value in (self.spec["linux"].get("sysctl") or {}).items():
@@ -258,6 +314,16 @@ class Init:
         propagation, recursive = PROPAGATION[self.spec["linux"].get("rootfsPropagation") or "private"]
         if propagation != mounts.MS_PRIVATE:
             mounts.set_attributes(syscalls.AT_FDCWD, propagation=propagation, recursive=recursive, path="/")
+
+
+def _close_but(kept: list[int]) -> None:
+    """Close every descriptor but stdio and these, which stay where they are."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
 
 
 def _loopback_up() -> None:

@@ -23,6 +23,7 @@ from ..linux import capabilities, cgroups, idmap, process, seccomp, server, sock
 from . import exec as exec_worker
 from . import isolation, network, rootless, state
 from .marks import mark
+from .pattern import Pattern
 from .spares import Spares
 from .stamp import VERSION
 from .supervisor import Supervisor
@@ -46,6 +47,8 @@ class Launcher(server.Server):
         self._filters = seccomp.Filters(f"{home}/cache/seccomp")
         self._spares = Spares((self._supervise, self._execute), self.close_inherited)
         self._learned = 0
+        self._usual: Pattern | None = None
+        self._unusual: list[Any] | None = None  # what the last container needed for which nothing was ready
         self._ordered: set[socket.socket] = set()  # to those who have begun, and take the time that preparing the next would take
 
     def handle(self, conn: socket.socket, message: dict[str, Any], fds: list[int]) -> bool:
@@ -79,8 +82,9 @@ class Launcher(server.Server):
         """A start is over, and we take no time from it: for the next one a process, with what the first ones needed of what we keep."""
         self.unwatch(orders.fileno())
         self._ordered.discard(orders)
-        orders.close()
         try:
+            said, _ = sockets.receive(orders)
+            self._learn_usual((said or {}).get("pattern"))
             if self._learned < _LESSONS:
                 self._learned += 1
                 known = len(self._maps) + len(self._filters)
@@ -92,10 +96,21 @@ class Launcher(server.Server):
             self._spares.prepare()
         except (OSError, ContainersError):
             pass  # whoever needs it is told
+        finally:
+            orders.close()
+
+    def _learn_usual(self, pattern: list[Any] | None) -> None:
+        """What the next first process is made with: what the last two containers that found none ready would have taken, or the first."""
+        if pattern is None:
+            return
+        if self._usual is None or pattern == self._unusual:
+            self._usual = Pattern(*pattern)
+            self._spares.renew()
+        self._unusual = pattern
 
     def _supervise(self, orders: socket.socket) -> None:
         try:
-            Supervisor(self.home, self.run_dir, orders, self._ingredients, self._forget).main()
+            Supervisor(self.home, self.run_dir, orders, self._ingredients, self._forget, self._usual).main()
         except BaseException as error:
             server.log(f"supervisor: {type(error).__name__}: {error}")  # it has failed in cleaning up: the client is told that it ended
 

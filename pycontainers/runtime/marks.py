@@ -47,6 +47,7 @@ STEPS: dict[str, tuple[str, ...]] = {
         "resting",
         "undone",
     ),
+    "ahead": ("cloned", "mapped", "ready"),  # a first process, before it is anybody's
     "init": ("entered", "mapped", "session", "root", "pivoted", "covered", "told", "networked", "confining"),
     "exec": ("request", "joined", "forked", "inside", "started", "ended"),
     "removal": ("unnamed", "renamed", "removed"),  # by whoever removes: a client, a supervisor (--rm), a sweep
@@ -54,6 +55,10 @@ STEPS: dict[str, tuple[str, ...]] = {
 
 listener: Callable[[str, str], None] | None = None
 """Called with (process, step) in the process that has reached the step."""
+
+
+descriptors: list[int] = []
+"""What the listener needs, in a process that closes all descriptors but its own."""
 
 
 def mark(process: str, step: str) -> None:

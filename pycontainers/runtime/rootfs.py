@@ -119,7 +119,7 @@ def prepare(
     early: dict[int, int] | None = None,
     cgroups: dict[str, str] | None = None,
 ) -> Outside:
-    """Make every detached mount that the container needs. Called after :func:`private_mounts`.
+    """Make every detached mount that the container needs, but for :func:`devices`. Called after :func:`private_mounts`.
 
     :param roots: ``container.json``'s description (docs/architecture.md, Contracts), or ``{"path": folder}``. ``volatile``: what is written
         there need not outlast a power cut; without it the kernel writes out the *whole* file system below when an overlay is unmounted.
@@ -141,15 +141,15 @@ def prepare(
                 made.binds[index] = _bind(mount, linux, userns, made.binds.get(index))
         if "cgroup" not in kinds:
             made.cgroups = {name: mounts.open_tree(folder) for name, folder in (cgroups or {}).items()}
-        made.devices = _devices(linux, stage, "user" in kinds)
         return made
     except BaseException:
         made.close()
         raise
 
 
-def _devices(linux: dict[str, Any], stage: str, mapped: bool) -> list[Device]:
+def devices(linux: dict[str, Any], stage: str) -> list[Device]:
     """The nodes that every container has, and those of ``linux.devices``. In a user namespace, where mknod is refused, both are bound."""
+    mapped = any(namespace["type"] == "user" for namespace in linux["namespaces"])
     always = [{"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor} for name, (major, minor) in defaults.DEVICES.items()]
     asked = {device.path: device for device in map(Device, linux.get("devices") or [])}
     nodes = {device.path: device for device in map(Device, always)} | asked

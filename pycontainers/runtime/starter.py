@@ -6,21 +6,24 @@ in which the mounts are built goes with this process, early. The container's fir
 (CLONE_PARENT): its exit status is the supervisor's to read, and its parent-death signal the supervisor's death.
 
 It gets one message, ``{"container", "me": the supervisor's part of state.json, "size", "ports", "group": made already}`` with the three
-descriptors of the container's stdio, and answers with one, ``{"pid", "supervisor": its identity, "between", "cgroup", "address", "notes",
-"poststop", "started"}`` and the terminal's master, or an error. Should it be killed, the supervisor ends whatever it has made.
+descriptors of the container's stdio, and answers with one, ``{"pid", "supervisor": its identity, "ended": [children of the supervisor's
+to wait for], "cgroup", "address", "notes", "poststop", "started", "pattern": where it is another}`` and the terminal's master, or an error.
+Should it be killed, the supervisor ends whatever it has made.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StateError
+from ..errors import ContainersError, StateError
 from ..linux import cgroups, namespaces, process, sockets
-from . import groups, hooks, hosts, joining, network, rootfs, state
+from . import groups, hooks, hosts, joining, network, pattern, rootfs, state
+from .ahead import Ahead
 from .init import Waiting
 from .marks import mark
 from .starting import Starting
@@ -29,19 +32,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..linux import seccomp
+    from .pattern import Pattern
 
     Ingredients = Callable[[dict[str, Any]], tuple[int | None, seccomp.Filter | None]]
     """``linux`` of a specification -> the user namespace whose ID map the mounts get, the compiled filter."""
 
 
-def main(channel: socket.socket, home: str, run: str, ingredients: Ingredients) -> None:
-    """Wait for the message, do what it asks, and answer. Never raises."""
+def main(channel: socket.socket, home: str, run: str, ingredients: Ingredients, usual: Pattern | None) -> None:
+    """Make a first process with what is usual, wait for the message, do what it asks, and answer. Never raises."""
     try:
         outer = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         rootfs.private_mounts(f"{run}/stage")
+        ready = None
+        if usual is not None:
+            with contextlib.suppress(OSError, ContainersError):  # whoever needs what is not allowed here is told
+                ready = Ahead(usual, f"{run}/stage", namespaces.CLONE_PARENT)
         message, fds = sockets.receive(channel)
         if message is not None:
-            found = Starter(home, run, message["container"], ingredients, outer)
+            found = Starter(home, run, message["container"], ingredients, outer, ready)
             console = found.start(message, (fds[0], fds[1], fds[2]))
             sockets.send(channel, found.answer, console)
     except BaseException as error:
@@ -51,11 +59,11 @@ def main(channel: socket.socket, home: str, run: str, ingredients: Ingredients) 
 class Starter:
     """One start. ``answer``: what the supervisor is told when it has succeeded."""
 
-    def __init__(self, home: str, run: str, container_id: str, ingredients: Ingredients, outer: int) -> None:
+    def __init__(self, home: str, run: str, container_id: str, ingredients: Ingredients, outer: int, ready: Ahead | None) -> None:
         self.home, self.run_dir, self.id = home, run, container_id
         self.folder = f"{home}/containers/{container_id}"
-        self.answer: dict[str, Any] = {"address": "", "notes": [], "between": 0}
-        self._ingredients, self._outer = ingredients, outer
+        self.answer: dict[str, Any] = {"address": "", "notes": [], "ended": []}
+        self._ingredients, self._outer, self._ready = ingredients, outer, ready
         self._address = ""
 
     def start(self, message: dict[str, Any], stdio: tuple[int, int, int]) -> list[int]:
@@ -87,6 +95,7 @@ class Starter:
             program=program,
             wait=Waiting(about={"id": self.id, "bundle": self.folder}),
             for_parent=True,
+            ahead=self._fitting(spec),
         )
         prepared = not spec.get("hooks") and not rootfs.shared_binds(spec)
         if not prepared:  # those take the host's own mount namespace first
@@ -99,7 +108,11 @@ class Starter:
         except BaseException:
             starting.abort()
             raise
-        self.answer |= {"pid": starting.pid, "between": starting.between, "address": self._address, "started": started}
+        self.answer |= {"pid": starting.pid, "address": self._address, "started": started}
+        if starting.between:
+            self.answer["ended"].append(starting.between)
+        if self._ready is not None and starting.ahead is None:
+            self._give_up(self._ready)
         self.answer["poststop"] = hooks.has(spec, "poststop")
         return [starting.console] if starting.console >= 0 else []
 
@@ -125,6 +138,19 @@ class Starter:
         mark("starter", "executed")
         state.write(self.folder, "state.json", running)
         mark("starter", "running")
+
+    def _fitting(self, spec: dict[str, Any]) -> Ahead | None:
+        """The first process that is there, if it is what this container needs; if not, the next one is to be."""
+        needed = pattern.of(spec)
+        if self._ready is not None and self._ready.pattern == needed and not rootfs.shared_binds(spec):
+            return self._ready
+        if needed is not None and cgroups.layout().version != "v2":
+            self.answer["pattern"] = needed.data
+        return None
+
+    def _give_up(self, ready: Ahead) -> None:
+        ready.end()
+        self.answer["ended"].append(ready.pid)
 
     def _group(self, spec: dict[str, Any], made: bool) -> cgroups.Group:
         if made:  # by an earlier run

@@ -11,14 +11,17 @@ import os
 import resource
 import signal
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ContainersError, IsolationError
 from ..linux import cgroups, namespaces, seccomp, sockets
 from ..linux.idmap import write_maps
 from . import hooks, rootfs
-from .confine import Confinement, rlimits
-from .init import Init, Waiting
+from .confine import rlimits
+from .init import Init, Task, Waiting
+
+if TYPE_CHECKING:
+    from .ahead import Ahead
 
 _PF_FORKNOEXEC = 0x40  # of the flags in proc_pid_stat(5): forked, and no execve since (<linux/sched.h>)
 
@@ -31,6 +34,7 @@ class Starting:
     :param wait: for a first process that waits for ``start`` (:mod:`pycontainers.oci`), and what hooks are told.
     :param for_parent: the first process becomes a child of the calling process's own parent, which reads its exit and waits for
         ``between``, where that is not 0.
+    :param ahead: a first process that is there already and, where it fits, becomes this one; else it is the caller's to end.
     :ivar pid, pidfd: the first process, once :meth:`begin` has returned. :ivar console: -1, or the terminal's master (:meth:`mounted`).
     """
 
@@ -44,10 +48,12 @@ class Starting:
         program: seccomp.Filter | None,
         wait: Waiting | None = None,
         for_parent: bool = False,
+        ahead: Ahead | None = None,
     ) -> None:
         self.spec, self.roots, self.stage = spec, roots, stage
         self.idmap, self.program = idmap, program
         self.wait = wait or Waiting()
+        self.ahead = ahead
         self.pid, self.between, self.pidfd = 0, 0, -1
         self._parenthood = namespaces.CLONE_PARENT if for_parent else 0
         self.console = -1
@@ -64,7 +70,6 @@ class Starting:
         """
         if self.program is not None and self.program.listens and self.wait.listener < 0:
             self._agent = agent_of(self.spec)
-        confinement = Confinement(self.spec["process"], self.program)
         _check(self.spec["linux"])
         early = {}
         if not private:
@@ -75,23 +80,33 @@ class Starting:
         shown = _cgroup_mounts(group)
         folders = {name: folder for name, _, folder in shown if folder}
         outside = rootfs.prepare(self.spec, self.roots, self.stage, self.idmap, early, folders)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        entrances = group.entrances()
         hierarchies = [(name, controllers) for name, controllers, _ in shown]
-        init = Init(self.spec, outside, confinement, theirs.fileno(), stdio, hierarchies, entrances, self.wait)
-        os.mkdir(f"{self.stage}/r")
-        os.chmod(f"{self.stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
-        os.chdir(f"{self.stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
-        self.pid = self._clone(group.fd)
-        if self.pid == 0:
-            ours.close()  # with a copy of it in the child, the child would never see the end of a supervisor that is killed
-            init.run()
-        os.chdir("/")
-        theirs.close()
+        entrances = group.entrances()
+        task = Task(self.spec, outside, stdio, hierarchies, entrances=entrances, program=self.program, wait=self.wait)
+        if self.ahead is None or group.fd is not None or not self.ahead.give(task):
+            self.ahead = None
+            outside.devices = rootfs.devices(self.spec["linux"], self.stage)
+            self._make(task, group.fd)
+        else:
+            self.pid, self._channel = self.ahead.pid, self.ahead.channel
         for fd in (*stdio, *entrances):
             os.close(fd)
         outside.close()
         self.pidfd = os.pidfd_open(self.pid)
+
+    def _make(self, task: Task, cgroup: int | None) -> None:
+        """The first process, for this container."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        init = Init(theirs.fileno(), self.spec["linux"]["namespaces"])
+        os.mkdir(f"{self.stage}/r")
+        os.chmod(f"{self.stage}/r", 0o755)  # the child, nobody here, must be able to look at "."
+        os.chdir(f"{self.stage}/r")  # the child finds itself in its own copy of this mount, where it puts its root
+        self.pid = self._clone(cgroup)
+        if self.pid == 0:
+            ours.close()  # with a copy of it in the child, the child would never see the end of a supervisor that is killed
+            init.run(task)
+        os.chdir("/")
+        theirs.close()
         self._channel = ours
 
     def _clone(self, cgroup: int | None) -> int:
@@ -127,6 +142,8 @@ class Starting:
         raise_limits(self.pid, process)
         if process.get("oomScoreAdj") is not None:
             adjust_oom_score(self.pid, process["oomScoreAdj"])
+        if self.ahead is not None:
+            return  # it has its maps, and goes on since it was told who it is
         if any(n["type"] == "user" and not n.get("path") for n in linux["namespaces"]):
             uids, gids = ([(m["containerID"], m["hostID"], m["size"]) for m in linux[kind]] for kind in ("uidMappings", "gidMappings"))
             write_maps(self.pid, uids, gids)

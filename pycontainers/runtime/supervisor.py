@@ -8,6 +8,7 @@ a closed pipe and nobody to read its exit. The next command finds what is left a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -33,6 +34,7 @@ from .recording import Recording
 from .restart import Restart
 
 if TYPE_CHECKING:
+    from .pattern import Pattern
     from .starter import Ingredients
 
 _FIRST_LOOK = 0.02  # seconds after the start: the starter has ended, or is about to
@@ -45,11 +47,20 @@ class Supervisor:
     :param orders: where the launcher says which container it is to be, perhaps long after: ``{"op": "start", "container", …}`` with the
         connection of the client that asked and, where it gives one, a descriptor that the container gets as its standard input.
     :param ingredients: what a start needs of what the launcher keeps; ``forget``: let go of that, in this process.
+    :param usual: what a first process can be made with ahead of need.
     """
 
-    def __init__(self, home: str, run: str, orders: socket.socket, ingredients: Ingredients, forget: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        home: str,
+        run: str,
+        orders: socket.socket,
+        ingredients: Ingredients,
+        forget: Callable[[], None],
+        usual: Pattern | None,
+    ) -> None:
         self.home, self.run_dir = home, run
-        self._orders, self._ingredients, self._forget = orders, ingredients, forget
+        self._orders, self._ingredients, self._forget, self._usual = orders, ingredients, forget, usual
         self.loop = Loop()
         self.requests: dict[str, Callable[[dict[str, Any]], None]] = {
             "pause": self._pause,
@@ -134,7 +145,7 @@ class Supervisor:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # we end with the container; SIGKILL is handled by whoever comes next
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        self._starter = self._fork_starter()
+        self._starter = self._fork_starter(self._usual)
         self._forget()
 
     def _take(self) -> None:
@@ -181,7 +192,7 @@ class Supervisor:
         try:
             sockets.send(self._starter[1], message, stdio)
         except (BrokenPipeError, ConnectionResetError):  # killed while it waited for this
-            self._reap_starter(wait=True)
+            self._end_starter(self._starter)
             self._starter = self._fork_starter()
             sockets.send(self._starter[1], message, stdio)
         channel = self._starter[1]
@@ -201,26 +212,42 @@ class Supervisor:
             self._take_console(fds[0])
         mark("supervisor", "running")
         self._answer()
-        self._orders.close()
+        self._end_orders(answer.get("pattern"))
         mark("supervisor", "answered")
         self.output.watch()
         self._recording.begin(self._found_group, self.pid, own_network=self.record["network"] != "host")
         self._note(answer["notes"])
         channel.close()
-        if answer["between"]:
-            os.waitpid(answer["between"], 0)
+        for pid in answer["ended"]:
+            os.waitpid(pid, 0)
         self.loop.at("starter", time.monotonic() + _FIRST_LOOK, self._reap_soon)
         self.journal("start")
 
-    def _fork_starter(self) -> tuple[int, socket.socket]:
-        """The process that starts the container: its pid, and what we talk to it by."""
+    def _fork_starter(self, usual: Pattern | None = None) -> tuple[int, socket.socket]:
+        """The process that starts the container: its pid, and what we talk to it by. ``usual``: what it is to make ready."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
             ours.close()
-            self.leave_to(lambda: starter.main(theirs, self.home, self.run_dir, self._ingredients))
+            self.leave_to(lambda: starter.main(theirs, self.home, self.run_dir, self._ingredients, usual))
         theirs.close()
         return pid, ours
+
+    def _end_starter(self, killed: tuple[int, socket.socket]) -> None:
+        """With it ends the first process that it had ready, of which we have not been told: whatever child is left but the agent."""
+        os.waitpid(killed[0], 0)
+        killed[1].close()
+        for pid in _children():
+            if self._agent is None or pid != self._agent.pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def _end_orders(self, pattern: list[Any] | None) -> None:
+        """The launcher may go on; where what it has made ready did not fit, it is told what would have (:mod:`.pattern`)."""
+        if pattern is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                sockets.send(self._orders, {"pattern": pattern})
+        self._orders.close()
 
     def _end_starting(self) -> None:
         """After a start that failed: end all that it may have made, also that of which we were told nothing."""

@@ -48,13 +48,14 @@ def _children(pid: int) -> list[int]:
 
 
 def _unordered(mould: int) -> list[int]:
-    """Supervisors that have no container, with their starters: none of their children is in a pid namespace of its own."""
-    here = process.pid_namespace()
+    """Supervisors that have no container, with their children (they hold no container's lock), and exec workers that have nothing to do."""
     found = []
     for spare in _children(mould):
         below = _children(spare)
         with contextlib.suppress(OSError):
-            if all(os.readlink(f"/proc/{pid}/ns/pid") == here for pid in below):
+            files = [os.readlink(f"/proc/{spare}/fd/{fd}") for fd in os.listdir(f"/proc/{spare}/fd")]
+            starter = any(os.readlink(f"/proc/{pid}/ns/pid") == process.pid_namespace() for pid in below)
+            if not any(name.endswith("/lock") for name in files) and (starter or not below):
                 found += [spare, *below]
     return found
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pycontainers.engines.native import NativeEngine
-from pycontainers.linux import sockets
+from pycontainers.linux import cgroups, sockets
 from pycontainers.protocol import ContainerConfig, ExecConfig, Mount, Port
 
 pytestmark = pytest.mark.root
@@ -42,10 +42,34 @@ def prepared(engine: NativeEngine) -> tuple[int, int, int]:
                 for spare in children(mould):
                     for starter in children(spare):
                         # It stands in its own mounts: the last thing that it does before it waits.
-                        if os.readlink(f"/proc/{starter}/ns/mnt") != os.readlink("/proc/self/ns/mnt") and not children(starter):
+                        alone = os.readlink(f"/proc/{starter}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+                        if alone and os.readlink(f"/proc/{starter}/ns/pid") == os.readlink("/proc/self/ns/pid") and not children(starter):
                             return mould, spare, starter
         time.sleep(0.02)
     raise AssertionError("no spare supervisor was made")
+
+
+def first_process(engine: NativeEngine) -> int:
+    """The one that is made ahead: a child of the spare supervisor in namespaces of its own, as soon as it waits for what it is to be."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        _, spare, starter = prepared(engine)
+        with contextlib.suppress(OSError):
+            for pid in children(spare):
+                new = os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+                # The last that it does before it waits is to let go of what it does not need: stdio, its channel and three mounts are left.
+                if pid != starter and new and len(os.listdir(f"/proc/{pid}/fd")) <= 7:
+                    return pid
+        time.sleep(0.02)
+    raise AssertionError("no first process was made ahead")
+
+
+def fresh(engine: NativeEngine, run: Any) -> None:
+    """No launcher: the next one knows of nothing that is usual."""
+    run("true")
+    pid = launcher(engine)
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
 
 
 def gone(pid: int) -> bool:
@@ -97,6 +121,121 @@ def test_they_go_with_the_launcher(engine: NativeEngine, run: Any, starts: int) 
     os.kill(launcher(engine), signal.SIGKILL)
     assert all(gone(pid) for pid in found)
     assert run("echo", "again") == "again\n"
+
+
+ahead = pytest.mark.skipif(cgroups.layout().version == "v2", reason="moving a process into a v2 group takes longer than making one there")
+
+
+@ahead
+def test_the_first_process_is_there_before_the_container(engine: NativeEngine, run: Any) -> None:
+    run("true")
+    ready = first_process(engine)
+    assert not Path(f"/proc/{ready}/cgroup").read_text().count("pycontainers/"), "it is in no container's group yet"
+    mounts = Path(f"/proc/{ready}/mountinfo").read_text().splitlines()
+    others = {line.split()[4] for line in mounts if not line.split()[4].startswith(("/proc", "/sys", "/dev"))}
+    assert others <= {"/"}, "it sees the machine's"
+    info = start(engine, hostname="ready")
+    assert info.pid == ready
+    assert os.readlink(f"/proc/{ready}/ns/uts") != os.readlink("/proc/self/ns/uts")
+    assert engine.stop(info.id, timeout=0).exit.signal == signal.SIGKILL  # type: ignore[union-attr]
+
+
+_LOOK = """
+import os, re, stat
+lines = [line.split(" ") for line in open("/proc/self/mountinfo").read().splitlines()]
+places = {line[0]: line[4] for line in lines}
+for line in sorted(lines, key=lambda line: line[4]):
+    rest = [re.sub("[0-9a-f]{64}|/[0-9]+(?=[:,]|$)|s/containers.*", "x", word) for word in line[5:]]
+    print(places.get(line[1], "-"), re.sub("[0-9a-f]{64}", "x", line[3]), line[4], *rest)
+for line in open("/proc/self/status"):
+    if re.match("Name|Umask|[TP]+g?id|NS|[UG]id|Groups|NoNew|Seccomp|Cap|Sig[BIC]", line):
+        print(line.strip())
+print(sorted(os.listdir("/proc/self/fd")), os.getcwd(), os.getsid(0), os.environ.get("HOME"))
+print(re.sub("[0-9a-f]{64}", "x", open("/proc/self/cgroup").read()))
+print(open("/proc/self/uid_map").read(), open("/proc/self/oom_score_adj").read())
+print(sorted(name for name in os.listdir("/proc") if name.isdigit()))
+for folder in ("/dev", "/dev/shm", "/dev/pts", "/dev/mqueue", "/sys/fs/cgroup", "/"):
+    found = os.lstat(folder)
+    print(folder, oct(found.st_mode), found.st_uid, found.st_gid)
+    for name in sorted(os.listdir(folder)):
+        found = os.lstat(f"{folder}/{name}")
+        link = os.readlink(f"{folder}/{name}") if stat.S_ISLNK(found.st_mode) else ""
+        print(" ", name, oct(found.st_mode), found.st_uid, found.st_gid, found.st_rdev, link)
+for name in ("/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/proc/sys/kernel/domainname", "/proc/acpi", "/sys/firmware"):
+    try:
+        with open(name, "r+b", buffering=0) as file: print(name, file.read(8))
+    except OSError as error: print(name, error.errno)
+import socket
+print(socket.gethostname(), socket.if_nameindex())
+"""
+
+
+@ahead
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"read_only": True},
+        {"user": "nobody", "workdir": "/tmp"},
+        {"mounts": (Mount("tmpfs", "/run"), Mount("tmpfs", "/dev/more"), Mount("bind", "/mnt/etc", "/etc"))},
+        {"shm_size": 1 << 20},
+        {"network": "bridge"},
+        {"network": "host"},
+        {"userns": "host"},
+        {"privileged": True},
+        {"security_opt": ("no-new-privileges",)},
+        {"sysctls": {"net.ipv4.ip_default_ttl": "65"}},
+        {"init": True},
+        {"tty": True},
+    ],
+    ids=lambda options: "-".join(f"{key}={value}" for key, value in options.items()) or "nothing",
+)
+def test_nobody_can_tell_whether_it_was(engine: NativeEngine, run: Any, options: dict[str, Any]) -> None:
+    """What is in the container is the same, to the letter, with a first process made ahead and with one made for it."""
+    config = {"hostname": "look", **options}
+    fresh(engine, run)
+    alone = run("python3", "-c", _LOOK, **config)  # a launcher's first: nothing is known yet
+    run("true", **options)  # these are usual now
+    run("true", **options)
+    prepared(engine)
+    made = [first_process(engine)] if "privileged" not in options else []
+    again = run("python3", "-c", _LOOK, **config)
+    assert alone.count("\n") > 60
+    assert again.splitlines() == alone.splitlines()
+    assert all(gone(pid) for pid in made)
+
+
+@ahead
+def test_what_is_not_usual_gets_its_own(engine: NativeEngine, run: Any) -> None:
+    run("true")
+    ready = first_process(engine)
+    info = start(engine, ipc="host")
+    assert info.pid != ready
+    assert gone(ready)
+    supervisor = json.loads(Path(info.folder, "state.json").read_text())["supervisor"]["pid"]
+    end = time.monotonic() + 5
+    while children(supervisor) != [info.pid] and time.monotonic() < end:
+        time.sleep(0.02)
+    assert children(supervisor) == [info.pid], "nobody has waited for what was not needed"
+    ready = first_process(engine)
+    os.kill(ready, signal.SIGKILL)
+    assert gone(ready)
+    assert run("echo", "again") == "again\n"
+
+
+@ahead
+def test_one_exception_is_no_new_rule(engine: NativeEngine, run: Any) -> None:
+    fresh(engine, run)
+    run("true")
+    run("true")
+    ready = first_process(engine)
+    shared = os.readlink("/proc/self/ns/ipc")
+    run("true", ipc="host")
+    assert os.readlink(f"/proc/{first_process(engine)}/ns/ipc") != shared
+    run("true", ipc="host")
+    run("true", ipc="host")
+    assert os.readlink(f"/proc/{first_process(engine)}/ns/ipc") == shared, "it is what is asked for now"
+    assert gone(ready)
 
 
 def worker(engine: NativeEngine) -> int:

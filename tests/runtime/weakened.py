@@ -71,8 +71,14 @@ def redirected_sysctls() -> None:
 
 
 def resolution_in_root() -> None:
-    """Mount points are made the old way: each folder is looked at, then made by its path, which follows what lies there by then."""
+    """Mount points are made the old way: each folder is looked at, then made by its path, which follows what lies there by then.
+
+    And no first process is made ahead: such a one has nothing of the machine's left that a path could lead to.
+    """
     from pycontainers.linux import mounts
+    from pycontainers.runtime import pattern
+
+    replace(pattern, "of", lambda spec: None)
 
     def make_in_root(root: int, path: str, *, directory: bool, mode: int = 0o755, made: list[str] | None = None) -> int:
         place = f"/proc/self/fd/{root}"

@@ -38,7 +38,8 @@ def create(path: str, resources: dict[str, Any], where: Layout | None = None, na
     missing = where.missing
     try:
         for tree in where.trees:
-            wanted = not tree.optional or needed.intersection(tree.controllers) or (named and (tree.kind == "v2" or "name=systemd" in tree.controllers))
+            told = named and (tree.kind == "v2" or "name=systemd" in tree.controllers)
+            wanted = not tree.optional or needed.intersection(tree.controllers) or told
             if wanted and not tree.why:
                 missing |= _make(tree, path, needed)
                 made.append(tree.base + path)

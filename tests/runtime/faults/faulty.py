@@ -29,13 +29,15 @@ def listen(run: str, who: str) -> None:
             except OSError:
                 return None
             own[role] = conductor
+            marks.descriptors.append(conductor.fileno())
         return own[role]
 
     def tell(process: str, step: str) -> None:
         # One connection a process: two that wait on one could take each other's answer. A first process makes its own before it has
-        # another root; the second process of an exec, forked inside of the container, finds the one that was made for it outside.
-        if process == "exec":
-            connection("inside")
+        # another root; the second process of an exec, forked inside of the container, finds the one that was made for it outside, and a
+        # first process that was made ahead the one with which it will speak later.
+        if later := {"exec": "inside", "ahead": "init"}.get(process):
+            connection(later)
         conductor = connection("inside" if step == "inside" else process)
         if conductor is not None:
             with contextlib.suppress(OSError):
