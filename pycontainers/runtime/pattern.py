@@ -36,6 +36,23 @@ class Pattern:
         """As JSON; ``Pattern(*data)`` is the same again."""
         return [self.kinds, self.users, self.groups, self.ready, self.frozen, self.masked]
 
+    @property
+    def sample(self) -> dict[str, Any]:
+        """A specification that this is the pattern of, about as large as a real one, for rehearsals: mostly its seccomp profile."""
+        profile = [{"names": [f"call {number}" for number in range(400)]}] * 2
+        linux = {
+            "namespaces": [{"type": kind} for kind in self.kinds],
+            "uidMappings": self.users,
+            "gidMappings": self.groups,
+            "readonlyPaths": self.frozen,
+            "maskedPaths": self.masked,
+            "resources": {"memory": {}, "cpu": {}, "pids": {"limit": 100}},
+            "cgroupsPath": "/",
+            "seccomp": profile,
+        }
+        process = {"args": [""], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
+        return {"process": process, "linux": linux, "mounts": [mount for _, mount in self.ready], "root": {"path": "rootfs"}}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pattern) and self.data == other.data
 

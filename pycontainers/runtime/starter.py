@@ -24,7 +24,7 @@ from ..errors import ContainersError, StateError
 from ..linux import cgroups, namespaces, process, sockets
 from . import groups, hooks, hosts, joining, network, pattern, rootfs, state
 from .ahead import Ahead
-from .init import Waiting
+from .init import Task, Waiting
 from .marks import mark
 from .starting import Starting
 
@@ -47,6 +47,7 @@ def main(channel: socket.socket, home: str, run: str, ingredients: Ingredients, 
         if usual is not None:
             with contextlib.suppress(OSError, ContainersError):  # whoever needs what is not allowed here is told
                 ready = Ahead(usual, f"{run}/stage", namespaces.CLONE_PARENT)
+                _rehearse(usual, f"{run}/stage")
         message, fds = sockets.receive(channel)
         if message is not None:
             found = Starter(home, run, message["container"], ingredients, outer, ready)
@@ -54,6 +55,24 @@ def main(channel: socket.socket, home: str, run: str, ingredients: Ingredients, 
             sockets.send(channel, found.answer, console)
     except BaseException as error:
         sockets.reply_error(channel, error)
+
+
+def _rehearse(usual: Pattern, stage: str) -> None:
+    """Go through the motions ahead of need, in the tmpfs at ``stage``, which nobody else sees: the pages that a start writes to are this
+    process's own by then, and not copied while somebody waits."""
+    me = {"machine": state.machine(), "supervisor": process.identity(os.getppid()), "address": "", "restarts": 0, "control": stage}
+    state.write(stage, "config.json", usual.sample)
+    state.write(stage, "state.json", {"status": state.STARTING, **me, "started": 0.0})
+    spec = state.read(stage, "config.json") or {}
+    state.add_made(stage, ["/dev", "/proc"])
+    pattern.of(spec)
+    for fd in cgroups.open(spec["linux"]["cgroupsPath"]).entrances():
+        os.close(fd)
+    Task(spec, rootfs.Outside(), (0, 1, 2), [])
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sockets.send(ours, me, [ours.fileno()])
+        sockets.close_all(sockets.receive(theirs)[1])
 
 
 class Starter:

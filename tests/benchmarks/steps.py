@@ -30,6 +30,7 @@ _BECOMES = {
     "runtime.supervisor.Supervisor.main": SUPERVISOR,
     "runtime.starter.main": STARTER,
     "runtime.init.Init.run": INIT,
+    "runtime.init.Init.run_ahead": INIT,
     "runtime.exec.main": WORKER,
 }
 #: Rooms whose functions get a stopwatch, in the caller and in the launcher; what a process has not loaded is not looked at.
