@@ -2,7 +2,8 @@
 
 Ours is measured in cells of a real notebook kernel (the time of the call, as a user feels it), the peers as the wall time of their own
 command from this process; both run the same small root file system, each does the whole job with its defaults, in turn, in one run.
-Needs root and some free memory. What is not installed is named and left out: crun, runc, bubblewrap, podman, docker.io.
+Needs root and some free memory. What is not installed is named and left out: crun, runc, bubblewrap, podman, docker.io; and for shipping
+docker-registry, skopeo and mmdebstrap.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import building, inside, scale, starts
+from . import building, inside, scale, shipping, starts
 from .house import House
 
 PARTS: dict[str, Callable[[House], None]] = {
@@ -28,6 +29,7 @@ PARTS: dict[str, Callable[[House], None]] = {
     "tcp": inside.tcp,
     "build": building.build,
     "imports": building.imports,
+    "shipping": shipping.shipping,
 }
 
 
