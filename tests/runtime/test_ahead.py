@@ -1,4 +1,4 @@
-"""A first process that was made ahead of need meets hostile images, and what can be made ahead ends where something else comes in between."""
+"""A first process that was made ahead of need meets hostile images; what can be made ahead ends where something else comes in between."""
 
 from __future__ import annotations
 

@@ -166,7 +166,8 @@ for name in ("/proc/kcore", "/proc/keys", "/proc/sysrq-trigger", "/proc/sys/kern
         with open(name, "r+b", buffering=0) as file: print(name, file.read(8))
     except OSError as error: print(name, error.errno)
 import socket
-print(socket.gethostname(), socket.if_nameindex())
+# On the machine's network others make and remove links of theirs meanwhile.
+print(socket.gethostname(), [name for _, name in socket.if_nameindex() if name in ("lo", "eth0")])
 """
 
 
