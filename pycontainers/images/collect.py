@@ -10,32 +10,31 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from ..errors import StateError, UsageError
 from ..protocol import Pruned
 from . import durable, host, ingest, reference
-from .records import LEASE
-
-if TYPE_CHECKING:
-    from .store import Store
+from .records import LEASE, Records
 
 InUse = Iterable[str] | Callable[[], Iterable[str]]
 """Ids of the images that containers use, or what finds them out (under the lock: one that is created just now is not to be missed)."""
 
 
-def remove(store: Store, name: str, force: bool = False, in_use: InUse = ()) -> Pruned:
+def remove(store: Records, name: str, find: Callable[[str], str], force: bool = False, in_use: InUse = ()) -> Pruned:
     """Take the name away; delete the image when nothing names it any more. Lines that say what was done.
 
+    :param find: the id of the image that is meant by a name, also of a damaged one.
     :param force: also when several names mean it, or a container uses it (it is only untagged then).
     :raises StateError: a container uses the image and it would be deleted.
     """
-    image_id = _removable(store, name)
+    familiar = _familiar(name)
+    if familiar in ("host:latest", "scratch:latest"):
+        raise StateError(f"image {name!r} cannot be removed", "it is this machine's own system" if "host" in name else "it is empty")
+    image_id = find(name)
     collector = _Collector(store)
     with store.locked():
         used = set(in_use() if callable(in_use) else in_use)
         names = sorted((found for found in store.named() if found.image == image_id), key=lambda found: found.familiar)
-        familiar = _familiar(name)
         gone = [found for found in names if found.familiar == familiar] or names
         last = len(gone) == len(names)
         if gone == names and len(names) > 1 and not force:
@@ -53,7 +52,7 @@ def remove(store: Store, name: str, force: bool = False, in_use: InUse = ()) -> 
     return collector.finished()
 
 
-def prune(store: Store, in_use: InUse = ()) -> Pruned:
+def prune(store: Records, in_use: InUse = ()) -> Pruned:
     """Delete images without a name that no container uses, the build cache, layers, blobs and host bases that nothing needs, and what
     was begun and never finished.
     """
@@ -72,7 +71,7 @@ def prune(store: Store, in_use: InUse = ()) -> Pruned:
     return collector.finished()
 
 
-def drop(store: Store, blobs: Iterable[str]) -> None:
+def drop(store: Records, blobs: Iterable[str]) -> None:
     """Those of these blobs (paths) that nothing refers to."""
     with store.locked():
         for path in set(blobs) - needed(store):
@@ -80,7 +79,7 @@ def drop(store: Store, blobs: Iterable[str]) -> None:
                 os.unlink(path)
 
 
-def needed(store: Store, cache: bool = True) -> set[str]:
+def needed(store: Records, cache: bool = True) -> set[str]:
     """Snapshots' folders and blobs that an image refers to, a cached step (``cache``), or a lease. A container keeps its image."""
     found = store.leased()
     for image_id, record in store.kept().items():
@@ -98,7 +97,7 @@ def needed(store: Store, cache: bool = True) -> set[str]:
 class _Collector:
     """``said`` and ``bytes`` grow; ``graves`` are folders to be emptied when the lock is free again."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Records) -> None:
         self.store = store
         self.said: list[str] = []
         self.bytes = 0
@@ -137,14 +136,6 @@ class _Collector:
             if identity not in kept:
                 self._graves.append(durable.bury(self.store.ingest, f"{self.store.root}/host/{identity}"))
                 self.said.append(f"Deleted host base: {identity}")
-
-
-def _removable(store: Store, name: str) -> str:
-    """Id of the image that is meant, also of a damaged one."""
-    familiar = _familiar(name)
-    if familiar in ("host:latest", "scratch:latest"):
-        raise StateError(f"image {name!r} cannot be removed", "it is this machine's own system" if "host" in name else "it is empty")
-    return store.find(name) or store.resolve(name).id
 
 
 def _familiar(name: str) -> str:

@@ -304,7 +304,7 @@ class Store(Records):
 
     def remove(self, name: str, force: bool = False, in_use: InUse = ()) -> Pruned:
         """See :func:`.collect.remove`."""
-        return collect.remove(self, name, force, in_use)
+        return collect.remove(self, name, lambda meant: self.find(meant) or self.resolve(meant).id, force, in_use)
 
     def prune(self, in_use: InUse = ()) -> Pruned:
         """See :func:`.collect.prune`."""

@@ -20,7 +20,7 @@ from .stamp import VERSION
 
 if TYPE_CHECKING:
     from ..paths import Paths
-    from .network import Places
+    from .places import Places
 
 
 def launcher_argv(paths: Paths | Places) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..linux import helper, holder, sockets
 from ..network import leases
+from .places import Places
 from .stamp import VERSION
 
 if TYPE_CHECKING:
@@ -22,17 +23,6 @@ if TYPE_CHECKING:
 NAME = "network"
 SUBNETS_VARIABLE = "PYCONTAINERS_SUBNETS"
 """Candidates for the subnet of a new network, separated by commas: for sites whose own networks the defaults would shadow."""
-
-
-class Places:
-    """What the calls here need of :class:`pycontainers.paths.Paths`, as text: a supervisor stays smaller without pathlib."""
-
-    __slots__ = ("home", "launcher_socket", "locks", "network_socket", "networks", "run")
-
-    def __init__(self, home: str, run: str) -> None:
-        self.home, self.run = home, run
-        self.networks, self.locks = f"{home}/networks", f"{run}/locks"
-        self.launcher_socket, self.network_socket = f"{run}/launcher.sock", f"{run}/network.sock"
 
 
 def version(run: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import NotFound
 from ..linux import cgroups, locks, process, trees
 from . import network, state
+from .places import Places
 
 _NEW = ".new-"
 _GONE = ".gone-"
@@ -135,7 +136,7 @@ def _free(containers: str, container_id: str, now: dict[str, Any], record: dict[
     except OSError:
         pass
     if record.get("network") == "bridge":
-        network.detach(network.Places(os.path.dirname(containers), ""), container_id, now.get("address") or "")
+        network.detach(Places(os.path.dirname(containers), ""), container_id, now.get("address") or "")
 
 
 def _end_cgroup(folder: str) -> None:

@@ -26,6 +26,7 @@ from . import groups, hooks, hosts, joining, network, pattern, rootfs, state
 from .ahead import Ahead
 from .init import Task, Waiting
 from .marks import mark
+from .places import Places
 from .starting import Starting
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Starter:
     def _join_network(self, pid: int, record: dict[str, Any]) -> None:
         netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            where = network.Places(self.home, self.run_dir)
+            where = Places(self.home, self.run_dir)
             found = network.attach(where, self.id, netns, hostname=record["hostname"])
         finally:
             os.close(netns)

@@ -30,6 +30,7 @@ from .health import Health
 from .loop import Loop
 from .marks import mark
 from .output import Input, Output
+from .places import Places
 from .recording import Recording
 from .restart import Restart
 
@@ -332,8 +333,8 @@ class Supervisor:
         self.output.console(master)
         self._input = Input(os.dup(master), self.loop, console=True, taken=self.control.input_taken)
 
-    def _paths(self) -> network.Places:
-        return network.Places(self.home, self.run_dir)
+    def _paths(self) -> Places:
+        return Places(self.home, self.run_dir)
 
     @property
     def _stop_signal(self) -> int:
