@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import IsolationError, NameInUse, NotFound, UsageError
 from ..images.durable import give
 from ..images.store import Store
+from ..images.view import visible
 from ..linux import holder, trees
 from ..linux.cgroups import limits
 from ..network import names as network_names
@@ -216,7 +217,7 @@ def _rootfs(building: str, folder: str, rootfs: Any) -> dict[str, Any]:
         if covered:
             give(upper, covered)
     return {
-        "layers": list(rootfs.layers),
+        "layers": list(visible(rootfs.layers)),
         "folders": list(rootfs.folders),
         "base": dict(rootfs.base),
         "upper": f"{folder}/upper",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -305,3 +306,26 @@ def test_cidfile(engine: NativeEngine, tmp_path: Path) -> None:
     file = tmp_path / "id"
     info = engine.create(ContainerConfig("host", ("true",), cidfile=str(file)))
     assert file.read_text() == info.id
+
+
+def test_a_layer_whose_root_hides_all_below_it(engine: Any, busybox: str) -> None:
+    """A layer with ``.wh..wh..opq`` at its root; overlayfs itself heeds the mark on every folder but the roots of its layers."""
+    store, layers = engine.store, []
+    for number in range(2):
+        tree = store.new_layer()
+        Path(tree, f"file-{number}").write_text("")
+        if number:
+            shutil.copy(busybox, f"{tree}/busybox")
+            os.setxattr(tree, "trusted.overlay.opaque", b"y")
+        layers.append(store.commit(tree, layers[-1].chain_id if layers else ""))
+    config = {**store.scratch().config, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]}}
+    image = store.save_image(config, layers, "")
+    store.tag(image.id, "opaque-root")
+    try:
+        asked = ContainerConfig("opaque-root", ("/busybox", "ls", "/"), network="none", auto_remove=True)
+        said = bytearray()
+        engine.run(asked, None, lambda stream, data: said.extend(data))
+        assert "file-1" in said.decode().split()
+        assert "file-0" not in said.decode().split()
+    finally:
+        engine.remove_image("opaque-root", force=True)
