@@ -80,9 +80,12 @@ class Netlink:
         return results
 
     def run(self, parts: Sequence[tuple[str, bytes]]) -> None:
-        """Send messages that all ask for an ACK; raises the first :class:`NetlinkError`."""
+        """Send messages that all ask for an ACK; raises the first :class:`NetlinkError`.
+
+        One that speaks of IPv6 to a kernel without it is no error: EAFNOSUPPORT.
+        """
         for error in self.send([(what, data, True) for what, data in parts]):
-            if error is not None:
+            if error is not None and error.errno != errno.EAFNOSUPPORT:
                 raise error
 
     def ask(self, what: str, body: bytes, kind: int) -> bytes:

@@ -141,7 +141,6 @@ class Network:
             messages.attribute(messages.IFLA_IFNAME, self.bridge),
             messages.hardware(mac(subnet.network_address + 1)),
             messages.link_info("bridge"),
-            flags=links.IFF_UP,
         )
         try:
             self.netlink.run([("making it", self.netlink.encode(message, messages.RTM_NEWLINK, links.CREATE))])
@@ -157,11 +156,13 @@ class Network:
         message = links.address_message(self.index, subnet.network_address + 1, subnet)
         # The alias says whose it is, see orphans(); the kernel takes it for a link that is there, not while it is made.
         alias = messages.attribute(messages.IFLA_IFALIAS, os.fsencode(os.path.dirname(os.path.dirname(self.folder))))
+        quiet = messages.link(messages.without_link_local(), index=self.index)
         up = messages.link(alias, index=self.index, flags=links.IFF_UP)
         parts = [(f"address {subnet.network_address + 1}", self.netlink.encode(message, messages.RTM_NEWADDR, links.CREATE), True),
+                 (links.NO_IPV6, self.netlink.encode(quiet, messages.RTM_NEWLINK, NLM_F_ACK), True),
                  ("up", self.netlink.encode(up, messages.RTM_NEWLINK, NLM_F_ACK), True)]
         for error in self.netlink.send(parts):
-            if error is not None and error.errno != errno.EEXIST:
+            if error is not None and error.errno not in (errno.EEXIST, errno.EAFNOSUPPORT):
                 raise error
 
     def _choose(self) -> ipaddress.IPv4Network:

@@ -15,6 +15,9 @@ from .messages import RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_NE
 IFF_UP = 1
 CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 INTERFACE = "eth0"
+NO_IPV6 = "no IPv6 address"
+"""The network is IPv4's. With an address of its own on each end, every link that goes up says so to all others by multicast: of 40 containers
+10,000 packets, of 200 a quarter of a million, in the midst of the starts."""
 _LOOPBACK = 1  # index of lo in every network namespace (the kernel's LOOPBACK_IFINDEX)
 
 
@@ -58,9 +61,15 @@ def create(netlink: Netlink, container: str, bridge: int, namespace: int, addres
         messages.attribute(messages.IFLA_IFNAME, host_name(container)),
         messages.number(messages.IFLA_MASTER, bridge),
         messages.link_info("veth", messages.attribute(messages.VETH_INFO_PEER, peer)),
-        flags=IFF_UP,
     )
-    netlink.run([("making the veth pair", netlink.encode(pair, RTM_NEWLINK, CREATE))])
+    ours = messages.attribute(messages.IFLA_IFNAME, host_name(container))
+    netlink.run(
+        [
+            ("making the veth pair", netlink.encode(pair, RTM_NEWLINK, CREATE)),
+            (NO_IPV6, netlink.encode(messages.link(ours, messages.without_link_local()), RTM_NEWLINK, NLM_F_ACK)),
+            ("up", netlink.encode(messages.link(ours, flags=IFF_UP), RTM_NEWLINK, NLM_F_ACK)),
+        ]
+    )
 
 
 def configure(
@@ -77,6 +86,7 @@ def configure(
         netlink.run([
             ("lo up", encode(up(_LOOPBACK), RTM_NEWLINK, NLM_F_ACK)),
             (f"address {address}", encode(address_message(index, address, subnet), RTM_NEWADDR, CREATE)),
+            (NO_IPV6, encode(messages.link(messages.without_link_local(), index=index), RTM_NEWLINK, NLM_F_ACK)),
             (f"{INTERFACE} up", encode(up(index), RTM_NEWLINK, NLM_F_ACK)),
             (f"default route by {gateway}", encode(messages.default_route(index, gateway.packed), RTM_NEWROUTE, CREATE)),
         ])

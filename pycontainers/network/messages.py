@@ -17,8 +17,9 @@ _TYPE_MASK = 0x3FFF
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR, RTM_NEWROUTE, RTM_GETROUTE = 16, 17, 18, 20, 22, 24, 26
 
-IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_NET_NS_FD = 1, 3, 10, 18, 20, 28
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 1, 3, 10, 18, 20, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
+_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 
@@ -89,6 +90,11 @@ def link_info(kind: str, *data: bytes) -> bytes:
 def hardware(address: str) -> bytes:
     """IFLA_ADDRESS from the form with colons."""
     return attribute(IFLA_ADDRESS, bytes.fromhex(address.replace(":", "")))
+
+
+def without_link_local() -> bytes:
+    """The interface gives itself no IPv6 address. Taken for one that is there, not while it is made; before it goes up."""
+    return nested(IFLA_AF_SPEC, nested(socket.AF_INET6, attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes([_IN6_ADDR_GEN_MODE_NONE]))))
 
 
 def index_of_link(body: bytes) -> int:

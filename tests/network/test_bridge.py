@@ -162,6 +162,18 @@ def test_attach_makes_a_link_that_works(host):
         server.kill()
 
 
+def test_links_do_not_talk_of_themselves(host):
+    """No IPv6 address, of which each would tell all others: duplicate address detection, router solicitations, multicast listeners."""
+    spaces = [host.space() for _ in range(3)]
+    for space in spaces:
+        host.attach(space)
+    time.sleep(1.5)  # detection begins within a second (RFC 4862, 5.4.2)
+    assert "inet6" not in run("ip", "-6", "address", "show", "scope", "link") + spaces[0].run("ip", "-6", "address", "show", "dev", "eth0")
+    for space in spaces:
+        line = next(line for line in space.run("cat", "/proc/net/dev").splitlines() if "eth0" in line)
+        assert line.split()[10] == "0", "packets were sent that nobody had asked for"
+
+
 def test_containers_reach_each_other(host):
     first, second = host.space(), host.space()
     address = host.attach(first)["address"]

@@ -54,16 +54,25 @@ def test_a_veth_pair_whose_other_end_is_born_in_a_namespace(monkeypatch: pytest.
             return messages.message(kind, flags, 1, body)
 
         def run(self, parts: Any) -> None:
-            self.sent = parts[0][1]
+            self.sent = [data for _, data in parts]
 
     recorder = Recorder()
     links.create(recorder, "ab" * 32, 42, 9, ADDRESS)  # type: ignore[arg-type]
     message = ifinfmsg()
-    message["family"], message["flags"], message["change"] = socket.AF_UNSPEC, 1, 1
+    message["family"] = socket.AF_UNSPEC
     peer = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", "02:42:0a:5b:00:07"), ("IFLA_NET_NS_FD", 9)]}
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]}
     message["attrs"] = [("IFLA_IFNAME", "pyctabababab"), ("IFLA_MASTER", 42), ("IFLA_LINKINFO", info)]
-    assert decoded(ifinfmsg, recorder.sent) == theirs(message, 16)
+    assert decoded(ifinfmsg, recorder.sent[0]) == theirs(message, 16)
+    message = ifinfmsg()
+    message["family"] = socket.AF_UNSPEC
+    none = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", 1)]}
+    message["attrs"] = [("IFLA_IFNAME", "pyctabababab"), ("IFLA_AF_SPEC", {"attrs": [("AF_INET6", none)]})]
+    assert decoded(ifinfmsg, recorder.sent[1]) == theirs(message, 16)
+    message = ifinfmsg()
+    message["family"], message["flags"], message["change"] = socket.AF_UNSPEC, 1, 1
+    message["attrs"] = [("IFLA_IFNAME", "pyctabababab")]
+    assert decoded(ifinfmsg, recorder.sent[2]) == theirs(message, 16)
 
 
 def test_an_address_and_a_default_route() -> None:
