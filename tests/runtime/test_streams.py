@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ import pytest
 from pycontainers import errors
 from pycontainers.commands import terminal
 from pycontainers.protocol import ContainerConfig, ExecConfig, HealthCheck, Port
+from pycontainers.runtime.loop import Loop
+from pycontainers.runtime.output import Output
 
 pytestmark = pytest.mark.root
 
@@ -295,6 +298,34 @@ def test_an_exec_learns_how_its_program_ended_with_the_container(engine: Any) ->
     engine.kill(info.id)
     runs.join(10)
     assert ended and (ended[0].code, ended[0].signal) == (137, 9)
+
+
+@pytest.mark.parametrize("console", [False, True], ids=["pipe", "terminal"])
+def test_draining_ends_although_each_piece_that_is_read_makes_room_for_another(tmp_path: Path, console: bool) -> None:
+    """Whoever holds the other end is here quicker than the supervisor, always: it never finds nothing to read."""
+    output = Output(str(tmp_path / "log"), Loop())
+    if console:
+        master, writer = os.openpty()
+        output.console(master)
+    else:
+        writer, other = output.pipes()
+        os.close(other)
+    last = b"the container's last line\n"
+    os.write(writer, last)
+
+    class Refilling:
+        behind = False
+        seen = bytearray()
+
+        def offer(self, data: bytes) -> None:
+            self.seen += data[1:]
+            assert len(self.seen) < 8 << 20, "it goes on as long as somebody writes"
+            os.write(writer, b"x" * 1000 + b"\n")
+
+    output.clients.append(client := Refilling())
+    output.drain()
+    os.close(writer)
+    assert client.seen.replace(b"\r", b"").startswith(last) and not output.streams
 
 
 @pytest.mark.parametrize("tty", [False, True], ids=["pipe", "terminal"])
