@@ -204,9 +204,12 @@ def move_root_here() -> None:
     os.chdir("/")
 
 
+_Statfs = ctypes.c_long * 32  # kept, as :data:`.capabilities._Both`
+
+
 def filesystem(fd: int) -> int:
     """The magic number of the file system that a descriptor lies on: the first word of struct statfs."""
-    buffer = (ctypes.c_long * 32)()
+    buffer = _Statfs()
     if libc.fstatfs(fd, ctypes.byref(buffer)) < 0:
         raise fail("fstatfs")
     return int(buffer[0])
