@@ -336,14 +336,16 @@ def test_who_goes_on_writing_into_its_output_does_not_keep_a_container_from_endi
     while engine.exec(info.id, ExecConfig(("test", "-e", "/tmp/ready"))).code:
         time.sleep(0.02)
     out = os.open(f"/proc/{info.pid}/fd/1", os.O_WRONLY | os.O_NOCTTY)
-    writers = [os.fork() for _ in range(2)]
-    if 0 in writers:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        try:
-            while True:
-                os.write(out, (b"o" * 200 + b"\n") * 300)
-        finally:
-            os._exit(0)
+    writers: list[int] = []
+    while len(writers) < 2:
+        writers.append(os.fork())
+        if writers[-1] == 0:
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            try:
+                while True:
+                    os.write(out, (b"o" * 200 + b"\n") * 300)
+            finally:
+                os._exit(0)
     os.close(out)
     try:
         time.sleep(0.2)
