@@ -23,8 +23,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-CALLER, LAUNCHER, SUPERVISOR, STARTER, INIT, WORKER = range(6)
-ROLES = ("caller", "launcher", "supervisor", "starter", "first process", "exec worker")
+CALLER, LAUNCHER, SUPERVISOR, STARTER, INIT, WORKER, EXECUTED = range(7)
+ROLES = ("caller", "launcher", "supervisor", "starter", "first process", "exec worker", "exec inside")
 #: Whoever enters one of these takes on that role.
 _BECOMES = {
     "runtime.supervisor.Supervisor.main": SUPERVISOR,
@@ -32,6 +32,7 @@ _BECOMES = {
     "runtime.init.Init.run": INIT,
     "runtime.init.Init.run_ahead": INIT,
     "runtime.exec.main": WORKER,
+    "runtime.exec.Exec._inside": EXECUTED,
 }
 #: Rooms whose functions get a stopwatch, in the caller and in the launcher; what a process has not loaded is not looked at.
 _ROOMS = ("engines.", "images.store", "images.records", "linux.", "metrics.", "network.", "runtime.")
