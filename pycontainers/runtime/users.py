@@ -39,20 +39,20 @@ def resolve(spec: str, read: Callable[[str], str] = read_in_root) -> tuple[int, 
     name, _, group = spec.partition(":")
     users = _rows(read("/etc/passwd"), 7)
     row = _find(users, name or "0")
-    if row is None and not (name or "0").isdigit():
+    if row is None and not (name or "0").isdecimal():
         raise ContainersError(f"user {name!r} is not in the image's /etc/passwd", "use a numeric id, or a user that the image has")
     uid = int(row[2]) if row else int(name or "0")
-    gid = int(row[3]) if row and row[3].isdigit() else 0
+    gid = int(row[3]) if row and row[3].isdecimal() else 0
     home = row[5] if row and row[5] else "/"
     groups = _rows(read("/etc/group"), 4)
     if group:
         found = _find(groups, group)
-        if found is None and not group.isdigit():
+        if found is None and not group.isdecimal():
             raise ContainersError(f"group {group!r} is not in the image's /etc/group", "use a numeric id, or a group that the image has")
         gid = int(found[2]) if found else int(group)
         extra: list[int] = []
     else:
-        extra = [int(g[2]) for g in groups if row and row[0] in g[3].split(",") and g[2].isdigit()]
+        extra = [int(g[2]) for g in groups if row and row[0] in g[3].split(",") and g[2].isdecimal()]
     for number in (uid, gid, *extra):
         if not 0 <= number < 65536:
             raise ContainersError(f"id {number} of user {spec!r} is outside the container's 0..65535", "use an id that is mapped")
@@ -68,7 +68,7 @@ def numeric(spec: str) -> tuple[int, int, list[int], str]:
 
 def group_id(name: int | str) -> int:
     """A group of the image by name or id. :raises ContainersError: there is none."""
-    if isinstance(name, int) or name.isdigit():
+    if isinstance(name, int) or name.isdecimal():
         return int(name)
     row = _find(_rows(read_in_root("/etc/group"), 4), name)
     if row is None:
@@ -78,7 +78,7 @@ def group_id(name: int | str) -> int:
 
 def _rows(text: str, fields: int) -> list[list[str]]:
     rows = (line.split(":") for line in text.splitlines())
-    return [row for row in rows if len(row) >= fields and row[2].isdigit()]
+    return [row for row in rows if len(row) >= fields and row[2].isdecimal()]
 
 
 def _find(rows: list[list[str]], wanted: str) -> list[str] | None:
@@ -86,6 +86,6 @@ def _find(rows: list[list[str]], wanted: str) -> list[str] | None:
         if row[0] == wanted:
             return row
     for row in rows:
-        if wanted.isdigit() and row[2] == wanted:
+        if wanted.isdecimal() and row[2] == wanted:
             return row
     return None
