@@ -16,8 +16,8 @@ IFF_UP = 1
 CREATE = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
 INTERFACE = "eth0"
 NO_IPV6 = "no IPv6 address"
-"""The network is IPv4's. With an address of its own on each end, every link that goes up says so to all others by multicast: of 40 containers
-10,000 packets, of 200 a quarter of a million, in the midst of the starts."""
+"""The network is IPv4's. With an address of its own on each end, every link that goes up says so to all others by multicast: of 40
+containers 10,000 packets, of 200 a quarter of a million, in the midst of the starts."""
 _LOOPBACK = 1  # index of lo in every network namespace (the kernel's LOOPBACK_IFINDEX)
 
 

@@ -29,8 +29,12 @@ class Companion:
         os.close(reader)
 
     def end(self) -> None:
-        os.close(self._writer)
         os.kill(self.pid, signal.SIGKILL)
+        self.reap()
+
+    def reap(self) -> None:
+        """It has ended, or is about to."""
+        os.close(self._writer)
         os.waitpid(self.pid, 0)
 
 
@@ -43,6 +47,7 @@ class Doors:
         self._loop, self._leave_to = loop, leave_to
         self._bound: list[ports.Bound] = []
         self._relay: Companion | None = None
+        self._life = -1  # a pidfd of it
 
     @property
     def published(self) -> list[dict[str, Any]]:
@@ -62,6 +67,7 @@ class Doors:
     def rest(self) -> None:
         """The run has ended: who comes now waits in the backlog."""
         self._unwatch()
+        self._lose()
         if self._relay is not None:
             self._relay.end()
             self._relay = None
@@ -73,11 +79,28 @@ class Doors:
 
     def forget(self) -> None:
         """The relay was ended by somebody else."""
+        self._lose()
         self._relay = None
 
     def _come(self, serve: Callable[[list[ports.Bound], int], object]) -> None:
         self._unwatch()
         self._relay = Companion(self._leave_to, lambda control: serve(self._bound, control))
+        self._life = os.pidfd_open(self._relay.pid)
+        self._loop.watch(self._life, lambda: self._killed(serve))
+
+    def _killed(self, serve: Callable[[list[ports.Bound], int], object]) -> None:
+        """It does not end by itself. The connections that it had are cut; whoever comes next gets another."""
+        self._lose()
+        if self._relay is not None:
+            self._relay.reap()
+            self._relay = None
+        self.open(serve)
+
+    def _lose(self) -> None:
+        if self._life >= 0:
+            self._loop.forget(self._life)
+            os.close(self._life)
+            self._life = -1
 
     def _unwatch(self) -> None:
         for _, sock in self._bound:

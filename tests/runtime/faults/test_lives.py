@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from pycontainers.errors import ContainersError
+from pycontainers.linux import sockets
 from pycontainers.protocol import ContainerConfig, ExecConfig, Port, RestartPolicy
 from pycontainers.runtime import state
 
@@ -70,21 +71,38 @@ def test_what_an_exec_runs_outlives_its_killed_worker(tidy: House) -> None:
     assert tidy.left() == {}
 
 
+def _answers(house: House) -> bool:
+    port = house.engine.find("f").ports[0].host_port
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def test_a_relay_that_was_killed_is_replaced_when_somebody_comes(tidy: House) -> None:
+    info = tidy.start("python", "-m", "http.server", "80", network="bridge", ports=(Port(80, 0),))
+    until(lambda: _answers(tidy), "the port does not answer")
+    supervisor = state.read(info.folder, "state.json")["supervisor"]["pid"]  # type: ignore[index]
+
+    def relays() -> list[int]:
+        found = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+        return [int(pid) for pid in found if int(pid) != info.pid]
+
+    (relay,) = relays()
+    kill(relay)
+    until(lambda: _answers(tidy), "the port is dead without its relay")
+    assert len(relays()) == 1 and relays() != [relay], "the killed one was not waited for"
+    tidy.engine.remove(info.id, force=True)
+    assert tidy.left() == {}
+
+
 def test_the_network_helper_is_started_again(tidy: House) -> None:
     info = tidy.start("python", "-m", "http.server", "80", network="bridge", ports=(Port(80, 0),))
-    for pid in os.listdir("/proc"):
-        line = Path(f"/proc/{pid}/cmdline")
-        if pid.isdigit() and line.exists() and str(tidy.paths.network_socket).encode() in line.read_bytes():
-            kill(int(pid))
-    port = tidy.engine.find("f").ports[0].host_port
-
-    def answers() -> bool:
-        try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).status == 200
-        except OSError:
-            return False
-
-    until(answers, "the port is dead without the network helper")
+    with sockets.connect(tidy.paths.network_socket, 5) as conn:
+        greeting, _ = sockets.receive(conn)
+    assert greeting is not None
+    kill(int(greeting["pid"]))
+    until(lambda: _answers(tidy), "the port is dead without the network helper")
     tidy.engine.stop(info.id, timeout=0)
     tidy.engine.remove(info.id)
     asked = ContainerConfig("host", ("true",), network="bridge", auto_remove=True)
