@@ -31,9 +31,10 @@ def run(folder: Path, before: list[str], environ: dict[str, str]) -> str:
 
 
 def test_every_cell_runs_and_nothing_stays(state: Paths, tmp_path: Path) -> None:
-    said = run(tmp_path, [], dict(os.environ))
     engine = NativeEngine(state)
-    assert not engine.images() and not engine.containers(all=True)
+    before = {image.id for image in engine.images()}, {info.id for info in engine.containers(all=True)}
+    said = run(tmp_path, [], dict(os.environ))
+    assert before == ({image.id for image in engine.images()}, {info.id for info in engine.containers(all=True)})
     shared = [line for line in said.splitlines() if line.strip().startswith(("kernel ", "boot_id ", "started "))]
     assert len(shared) == 3 and all(line.endswith("yes") for line in shared), shared
     if "so there is no bookworm here" not in said and "so there is no trixie here" not in said:
