@@ -76,21 +76,22 @@ class Launcher(server.Server):
         orders = self._spares.order(role, message, [conn.fileno(), *fds])
         mark("launcher", "passed on")
         self._ordered.add(orders)
-        self.watch(orders.fileno(), lambda: self._prepare_next(orders, container))
+        lesson = None
+        if self._learned < _LESSONS:  # read now: the folder of one that removes itself is gone when it is over
+            self._learned += 1
+            lesson = (state.read(f"{self.home}/containers/{container}", "config.json") or {}).get("linux")
+        self.watch(orders.fileno(), lambda: self._prepare_next(orders, lesson))
 
-    def _prepare_next(self, orders: socket.socket, container: str) -> None:
+    def _prepare_next(self, orders: socket.socket, lesson: dict[str, Any] | None) -> None:
         """A start is over, and we take no time from it: for the next one a process, with what the first ones needed of what we keep."""
         self.unwatch(orders.fileno())
         self._ordered.discard(orders)
         try:
             said, _ = sockets.receive(orders)
             self._learn_usual((said or {}).get("pattern"))
-            if self._learned < _LESSONS:
-                self._learned += 1
+            if lesson:
                 known = len(self._maps) + len(self._filters)
-                linux = (state.read(f"{self.home}/containers/{container}", "config.json") or {}).get("linux")
-                if linux:
-                    self._ingredients(linux)
+                self._ingredients(lesson)
                 if known != len(self._maps) + len(self._filters):
                     self._spares.renew()
             self._spares.prepare()

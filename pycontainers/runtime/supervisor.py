@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .starter import Ingredients
 
 _FIRST_LOOK = 0.02  # seconds after the start: the starter has ended, or is about to
+_SHORT = 0.03  # seconds: to a run that ends within them no process is prepared for the next one beside it, which takes two processors
 _GRACE = 10.0  # seconds from the stop signal to SIGKILL where nobody says another number (Docker's)
 
 
@@ -97,6 +98,7 @@ class Supervisor:
         self._started = self._begun = 0.0
         """When the run began, by the wall and by the monotonic clock: what lasts is measured by the one that nobody sets."""
         self._poststop = False
+        self._pattern: list[Any] | None = None
         self._kills = 0  # OOM kills before this run: the cgroup counts over restarts
 
     def _accept(self, message: dict[str, Any], fds: list[int]) -> None:
@@ -231,7 +233,11 @@ class Supervisor:
             self._take_console(fds[0])
         mark("supervisor", "running")
         self._answer()
-        self._end_orders(answer.get("pattern"))
+        self._pattern = answer.get("pattern")
+        if self._first.attached and not self._restart.count:  # somebody waits for its end
+            self.loop.at("orders", time.monotonic() + _SHORT, self._end_orders)
+        else:
+            self._end_orders()
         mark("supervisor", "answered")
         self.output.watch()
         self._recording.begin(self._found_group, self.pid, own_network=self.record["network"] != "host")
@@ -261,11 +267,12 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
-    def _end_orders(self, pattern: list[Any] | None) -> None:
-        """The launcher may go on; where what it has made ready did not fit, it is told what would have (:mod:`.pattern`)."""
-        if pattern is not None:
+    def _end_orders(self) -> None:
+        """The launcher may prepare the next one; where what was ready did not fit, it is told what would have (:mod:`.pattern`)."""
+        if self._pattern is not None:
             with contextlib.suppress(OSError):  # it has ended
-                sockets.send(self._orders, {"pattern": pattern})
+                sockets.send(self._orders, {"pattern": self._pattern})
+            self._pattern = None
         self._orders.close()
 
     def _end_starting(self) -> None:
@@ -603,6 +610,7 @@ class Supervisor:
     def _leave_clients(self, record: dict[str, Any]) -> None:
         """Whoever is attached or waits is told how this run ended. Last of all: a client that does not read keeps nothing from its end."""
         self.control.end({"exit": record})
+        self._end_orders()
 
     def _undo(self, error: BaseException) -> None:
         """A start that failed leaves nothing behind: the first process, cgroup, address, ports; and says why."""

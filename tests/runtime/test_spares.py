@@ -110,6 +110,28 @@ def test_one_that_was_killed_is_missed_by_nobody(engine: NativeEngine, run: Any,
     assert remains() == before
 
 
+def test_one_that_removed_itself_has_taught_what_it_needed(engine: NativeEngine, run: Any) -> None:
+    """Its folder is gone when the next spare is made: what the launcher keeps for starts, an ID map among it, it knows nevertheless."""
+    fresh(engine, run)
+    run("true")
+    prepared(engine)
+    fds = f"/proc/{launcher(engine)}/fd"
+    assert any(os.readlink(f"{fds}/{fd}").startswith("user:[") for fd in os.listdir(fds))
+
+
+def test_a_run_that_goes_on_keeps_nobody_waiting(engine: NativeEngine, run: Any) -> None:
+    """No spare is made beside a short run that somebody waits for; beside a long one there is one soon."""
+    run("true")
+    _, supervisor, _ = prepared(engine)
+    session = engine.start_attached(engine.create(ContainerConfig("host", ("sleep", "1000"), network="none", auto_remove=True)).id)
+    end = time.monotonic() + 5
+    while prepared(engine)[1] == supervisor:  # as long as its starter is there, which has done its work, it looks like a spare
+        assert time.monotonic() < end, "no spare is made while somebody waits"
+        time.sleep(0.01)
+    session.close()
+    engine.remove(engine.containers()[0].id, force=True)
+
+
 @pytest.mark.parametrize("starts", [0, 1, 2, 3])
 def test_they_go_with_the_launcher(engine: NativeEngine, run: Any, starts: int) -> None:
     """From the first start on: the first ones of a mould may not hold what the later ones end by."""
@@ -145,7 +167,7 @@ import os, re, stat
 lines = [line.split(" ") for line in open("/proc/self/mountinfo").read().splitlines()]
 places = {line[0]: line[4] for line in lines}
 for line in sorted(lines, key=lambda line: line[4]):
-    rest = [re.sub("[0-9a-f]{64}|/[0-9]+(?=[:,]|$)|s/containers.*", "x", word) for word in line[5:]]
+    rest = [re.sub("[0-9a-f]{64}|/[0-9]+(?=[:,]|$)|s/containers.*|(?<=s/images/host/)[0-9a-f]+", "x", word) for word in line[5:]]
     print(places.get(line[1], "-"), re.sub("[0-9a-f]{64}", "x", line[3]), line[4], *rest)
 for line in open("/proc/self/status"):
     if re.match("Name|Umask|[TP]+g?id|NS|[UG]id|Groups|NoNew|Seccomp|Cap|Sig[BIC]", line):
