@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterable
 
+from . import syscalls
 from .namespaces import CLONE_NEWUSER, clone
 
 Mapping = tuple[int, int, int]
@@ -32,12 +33,16 @@ def write_maps(pid: int, uids: list[Mapping], gids: list[Mapping]) -> None:
 def namespace_with(uids: list[Mapping], gids: list[Mapping]) -> int:
     """A descriptor of a fresh user namespace with these maps, for ``mount_setattr(MOUNT_ATTR_IDMAP)``. Costs about 1 ms.
 
-    The namespace lives as long as its descriptor: the child that made it is ended at once.
+    The namespace lives as long as its descriptor: the child that made it is ended at once. Should the caller be killed meanwhile, it ends
+    too; and it holds nothing of the caller's, such as a socket at which others would go on waiting for an answer.
     """
+    parent = os.getpid()
     pid = clone(CLONE_NEWUSER)
     if pid == 0:
         try:
-            while True:
+            syscalls.close_range(0)
+            syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+            while os.getppid() == parent:  # else it was killed before the line above
                 signal.pause()
         finally:
             os._exit(0)
