@@ -1,7 +1,8 @@
 """A real Debian image of some 300 MB moved in and out: load, push, save, pull, beside docker and podman, at equal durability.
 
-What must be on the disk is synced on both sides: ours does that itself, the peers' data folder is synced within their time. Nobody keeps
-anything from the round before: the image is removed, and each push goes to a registry that has nothing yet.
+What must be on the disk is synced on both sides: our store does that itself, the peers' data folder is synced within their time, and so
+is every saved file. Nobody keeps anything from the round before: the image is removed, and each push goes to a registry that has nothing
+yet.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Ours(Side):
 
     def save(self, path: Path) -> None:
         self.kernel(f"pc.save({IMAGE!r}, {str(path)!r})")
+        subprocess.run(["sync", str(path)], check=True)
 
     def pull(self, name: str) -> None:
         self.kernel(f"pc.pull({name!r}) and None")

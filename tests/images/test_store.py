@@ -399,3 +399,12 @@ def test_builders_and_prunes_side_by_side(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def test_what_is_begun_lies_in_parts_of_the_disk_of_its_own(store: Store) -> None:
+    """ext4 looks for inodes among those that were just given back otherwise (chattr +T)."""
+    kind = subprocess.run(["stat", "-f", "-c", "%T", store.ingest], capture_output=True, text=True, check=True).stdout.strip()
+    if kind != "ext2/ext3":
+        pytest.skip(f"ext4 alone knows it, this is {kind}")
+    flags = subprocess.run(["lsattr", "-d", store.ingest], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert "T" in flags
