@@ -12,13 +12,11 @@ import io
 import os
 import posixpath
 import stat
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from ..errors import ImageError, NotFound
-from . import compression
+from . import compression, tar
 from .source import Reader, Source
 
 _CHUNK = 1 << 20
@@ -195,19 +193,21 @@ def _index(fd: int, name: str) -> dict[str, tuple[int, int] | str]:
     """Path → (offset, size) of a file, or the path that a link leads to."""
     found: dict[str, tuple[int, int] | str] = {}
     try:
-        for member in _members(fd):
-            path = posixpath.normpath(member.name).lstrip("/")
-            if member.isreg() and not member.issparse():
-                found[path] = (member.offset_data, member.size)
-            elif member.issym():
-                found[path] = posixpath.join(posixpath.dirname(path), member.linkname)
-            elif member.islnk():
-                found[path] = member.linkname
+        tape = _Tape(fd)
+        reader = tar.Reader(tape.read, pass_over=tape.pass_over)
+        for entry in reader:
+            path = posixpath.normpath(os.fsdecode(entry.name)).lstrip("/")
+            if entry.kind == tar.FILE and entry.parts is None:
+                found[path] = (reader.position, entry.stored)
+            elif entry.kind == tar.SYMLINK:
+                found[path] = posixpath.join(posixpath.dirname(path), os.fsdecode(entry.target))
+            elif entry.kind == tar.LINK:
+                found[path] = os.fsdecode(entry.target)
             if len(found) > _MEMBERS:
                 raise ImageError(f"{name} holds more than {_MEMBERS} files", "it is no archive of images; import takes a root file system")
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except tar.ArchiveError as error:
         hint = "docker save, podman save and skopeo make archives of images"
-        raise ImageError(f"{name} is no whole tar archive: {error}", hint) from None
+        raise ImageError(f"{name} is no whole tar archive: {error.message}", hint) from None
     size = os.fstat(fd).st_size
     cut = next((path for path, at in found.items() if not isinstance(at, str) and at[0] + at[1] > size), "")
     if cut:
@@ -215,10 +215,20 @@ def _index(fd: int, name: str) -> dict[str, tuple[int, int] | str]:
     return found
 
 
-def _members(fd: int) -> Iterator[tarfile.TarInfo]:
-    with os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        archive = tarfile.open(fileobj=file, mode="r:", errors="surrogateescape")
-        while (member := archive.next()) is not None:
-            archive.members = []  # type: ignore[attr-defined]
-            yield member
+class _Tape:
+    """A file from its beginning, in which content need not be read to come to what follows it."""
+
+    _AHEAD = 1 << 14  # bytes: headers are small, and far from each other
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._place, self._size = fd, 0, os.fstat(fd).st_size
+
+    def read(self, size: int) -> bytes:
+        if self._place >= self._size:  # perhaps further than any file reaches: what a header says is not believed
+            return b""
+        piece = os.pread(self._fd, min(size, self._AHEAD), self._place)
+        self._place += len(piece)
+        return piece
+
+    def pass_over(self, size: int) -> None:
+        self._place += size

@@ -76,11 +76,15 @@ class Reader:
     """The entries of an archive, one after the other: iterate, and read a file's :meth:`content` before going on.
 
     :param read: gives some bytes, at most as many as asked for; none at the end.
+    :param pass_over: goes so many bytes on without reading them, where ``read`` can, past the end too: then content that is cut off is the
+        caller's to notice (:attr:`position`, :attr:`Entry.stored`).
     :param defaults: whether global extended headers hold for the entries after them (POSIX), or are passed over (Go, and so Docker).
     """
 
-    def __init__(self, read: Callable[[int], bytes], *, defaults: bool = True) -> None:
-        self._read = read
+    def __init__(
+        self, read: Callable[[int], bytes], *, pass_over: Callable[[int], object] | None = None, defaults: bool = True
+    ) -> None:
+        self._read, self._pass_over = read, pass_over
         self._buffer, self._place = b"", 0
         self._given = 0  # bytes of the buffers before this one
         self._left = self._padding = 0  # of the current entry
@@ -149,6 +153,12 @@ class Reader:
     def _skip(self) -> None:
         """To the next header."""
         size = self._left + self._padding
+        rest = size - (len(self._buffer) - self._place)
+        if rest > 0 and self._pass_over is not None:
+            self._given += len(self._buffer) + rest
+            self._buffer, self._place = b"", 0
+            self._pass_over(rest)
+            size = 0
         while size > len(self._buffer) - self._place:
             size -= len(self._buffer) - self._place
             if not self._fill():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tarfile
+import os
 from collections.abc import Callable
 from typing import BinaryIO
 
 from ..errors import ImageError
+from . import tar
+from .pack import header
 from .source import Reader
 
 _CHUNK = 1 << 20
@@ -21,16 +23,16 @@ class TarWriter:
         self._size = 0
 
     def folder(self, path: str) -> None:
-        self._header(path, 0, tarfile.DIRTYPE, 0o755)
+        self._header(path, 0, tar.FOLDER, 0o755)
 
     def data(self, path: str, content: bytes) -> None:
-        self._header(path, len(content), tarfile.REGTYPE, 0o644)
+        self._header(path, len(content), tar.FILE, 0o644)
         self._write(content)
         self._write(b"\0" * (-len(content) % _BLOCK))
 
     def file(self, path: str, size: int, reader: Reader, sent: Callable[[int], None]) -> None:
         """:raises ImageError: the reader gives more or less than ``size`` bytes. The archive is of no use then."""
-        self._header(path, size, tarfile.REGTYPE, 0o644)
+        self._header(path, size, tar.FILE, 0o644)
         done = 0
         while piece := reader.read(_CHUNK):
             done += len(piece)
@@ -48,9 +50,9 @@ class TarWriter:
         return self._size
 
     def _header(self, path: str, size: int, kind: bytes, mode: int) -> None:
-        info = tarfile.TarInfo(path)
-        info.size, info.type, info.mode = size, kind, mode
-        self._write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+        entry = tar.Entry(os.fsencode(path), kind)
+        entry.size, entry.mode = size, mode
+        self._write(header(entry))
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -522,6 +522,14 @@ def test_what_is_no_archive(fresh: Make, disk: Path) -> None:
         refused(fresh(), disk / name, words)
 
 
+def test_a_file_of_an_archive_that_is_larger_than_any_disk(fresh: Make, disk: Path) -> None:
+    info = tarfile.TarInfo("layer.tar")
+    info.size = (1 << 63) - 1
+    for count in (1, 2):
+        (disk / "huge.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) * count)
+        refused(fresh(), disk / "huge.tar", "ends in the middle of layer.tar|no whole tar")
+
+
 def test_links_in_an_archive_lead_nowhere_else(fresh: Make, disk: Path) -> None:
     with tarfile.open(disk / "links.tar", "w") as archive:
         for name, target in (("manifest.json", "/etc/hostname"), ("a", "b"), ("b", "a")):
