@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,6 @@ class NativeEngine(Shipping):
     def __init__(self, where: Paths | None = None) -> None:
         self.paths = where or paths()
         self.folders = Folders(self.paths)
-        self._store: Store | None = None
         self._swept = 0.0
 
     # -- containers
@@ -357,11 +357,9 @@ class NativeEngine(Shipping):
 
     # -- images
 
-    @property
+    @functools.cached_property
     def store(self) -> Store:
-        if self._store is None:
-            self._store = Store(self.paths.prepare())
-        return self._store
+        return Store(self.paths.prepare())
 
     def build(self, request: BuildRequest) -> Work[ImageInfo]:
         from ..builder import solver

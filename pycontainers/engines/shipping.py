@@ -5,6 +5,7 @@ What writes or reads layers runs where their ids mean something (:mod:`.inside`)
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import time
@@ -34,16 +35,17 @@ FORMATS = ("docker-archive", "oci-archive", "oci-dir")
 
 
 @in_one_line
-class Shipping:
+class Shipping(abc.ABC):
     """The half of an engine that ships. ``paths``, ``store`` and the rest are the other half's."""
 
     paths: Paths
     folders: Folders
 
     @property
-    def store(self) -> Store:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def store(self) -> Store: ...
 
+    @abc.abstractmethod
     def _begin(self) -> None: ...
 
     def pull(self, name: str, platform: str = "", all_tags: bool = False) -> Work[list[ImageInfo]]:

@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from ..errors import ImageError
 
@@ -53,7 +53,7 @@ def open_reader(file: BinaryIO) -> tuple[BinaryIO, str]:
         start += more
     kind = kind_of(start)
     pieces = {"gzip": _gzip, "zstd": _zstd, "bzip2": _bzip2, "xz": _xz, "none": _plain}[kind](_Source(start, file))
-    return _Plain(pieces), kind  # type: ignore[return-value]
+    return cast(BinaryIO, _Plain(pieces)), kind  # what is asked of it here: read and close
 
 
 class Compressor(Protocol):
@@ -74,7 +74,8 @@ def compressor(kind: str, level: int | None = None, threads: int | None = None) 
     if kind == "gzip":
         return _Gzip(level, threads)
     if kind == "zstd":
-        return _zstandard().ZstdCompressor(level=level or 3, threads=threads, write_checksum=True).compressobj()  # type: ignore[no-any-return]
+        made: Compressor = _zstandard().ZstdCompressor(level=level or 3, threads=threads, write_checksum=True).compressobj()
+        return made
     if kind == "none":
         return _Uncompressed()
     raise ImageError(f"{kind!r} is no compression of layers", "gzip, zstd or none")

@@ -9,6 +9,7 @@ import hashlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from ..errors import ImageError
 
@@ -71,10 +72,10 @@ class ReadAhead:
             self._put(self._unhashed, b"")
             self._put(self._ready, error)
 
-    def _put(self, where: queue.Queue[bytes] | queue.Queue[bytes | BaseException], piece: bytes | BaseException) -> bool:
+    def _put(self, where: queue.Queue[Any], piece: bytes | BaseException) -> bool:
         while not self._ended.is_set():
             try:
-                where.put(piece, timeout=_PATIENCE)  # type: ignore[arg-type]
+                where.put(piece, timeout=_PATIENCE)
                 return True
             except queue.Full:
                 pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable
 
 libc = ctypes.CDLL(None, use_errno=True)
 # PyDLL keeps the GIL over the call. clone3 must: the child of a call that had released it would have to take it back from
@@ -104,6 +105,16 @@ def setfsid(uid: int, gid: int) -> None:
 def close_range(first: int, last: int = 0xFFFFFFFF, cloexec: bool = False) -> None:
     """Close, or mark close-on-exec, every descriptor in a range (close_range(2), Linux 5.9; the flag 5.11)."""
     syscall("close_range", first, last, 4 if cloexec else 0)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor but stdio and these, which stay where they are."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
 
 
 def new_session_keyring(name: str) -> None:

@@ -7,6 +7,8 @@ import sys
 from getpass import getpass
 from typing import Any, TypeVar
 
+from IPython.core.error import StdinNotImplementedError
+
 from ..commands.lines import LineProgress
 from ..errors import UsageError
 from ..events import Work
@@ -41,9 +43,7 @@ class NotebookFrontend:
             return getpass(question) if hidden else input(question)
         except EOFError:
             raise UsageError(f"{question.rstrip(': ')}: nobody answered", "") from None
-        except RuntimeError as error:  # IPython's StdinNotImplementedError: this run of the notebook has no page
-            if type(error).__name__ != "StdinNotImplementedError":
-                raise
+        except StdinNotImplementedError:  # this run of the notebook has no page
             hint = "give it by a variable, {password}, that the notebook reads from its environment"
             raise UsageError(f"{question.rstrip(': ')}: nobody can be asked where a notebook runs without a page", hint) from None
 

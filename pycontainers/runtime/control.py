@@ -277,17 +277,8 @@ def _stay_with(connections: list[Connection]) -> None:
     try:
         if os.fork() == 0:
             deadline = time.monotonic() + _PATIENCE
-            _let_go_of_all_but({connection.conn.fileno() for connection in connections})
+            syscalls.close_all_but({connection.conn.fileno() for connection in connections})
             for connection in connections:
                 connection.flush_until(deadline)
     finally:
         os._exit(0)
-
-
-def _let_go_of_all_but(kept: set[int]) -> None:
-    first = 3
-    for fd in sorted(kept):
-        if fd > first:
-            syscalls.close_range(first, fd - 1)
-        first = fd + 1
-    syscalls.close_range(first)

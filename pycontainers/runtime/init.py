@@ -121,7 +121,7 @@ class Init:
             self._stand()
             mark("ahead", "mapped")
             self.builder.prepare(pattern, devices)
-            _close_but([self.channel, *self.builder.held, *marks.descriptors])
+            syscalls.close_all_but([self.channel, *self.builder.held, *marks.descriptors])
             mark("ahead", "ready")
             entrances, rest = receive(self.channel)
             enter(entrances)
@@ -314,16 +314,6 @@ class Init:
         propagation, recursive = PROPAGATION[self.spec["linux"].get("rootfsPropagation") or "private"]
         if propagation != mounts.MS_PRIVATE:
             mounts.set_attributes(syscalls.AT_FDCWD, propagation=propagation, recursive=recursive, path="/")
-
-
-def _close_but(kept: list[int]) -> None:
-    """Close every descriptor but stdio and these, which stay where they are."""
-    first = 3
-    for fd in sorted(kept):
-        if fd > first:
-            syscalls.close_range(first, fd - 1)
-        first = fd + 1
-    syscalls.close_range(first)
 
 
 def _loopback_up() -> None:

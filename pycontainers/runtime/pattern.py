@@ -33,7 +33,7 @@ class Pattern:
 
     @property
     def data(self) -> list[Any]:
-        """As JSON; ``Pattern(*data)`` is the same again."""
+        """As JSON, and what two are compared by; ``Pattern(*data)`` is the same again."""
         return [self.kinds, self.users, self.groups, self.ready, self.frozen, self.masked]
 
     @property
@@ -52,11 +52,6 @@ class Pattern:
         }
         process = {"args": [""], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}}
         return {"process": process, "linux": linux, "mounts": [mount for _, mount in self.ready], "root": {"path": "rootfs"}}
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Pattern) and self.data == other.data
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 def of(spec: dict[str, Any]) -> Pattern | None:

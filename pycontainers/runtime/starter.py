@@ -162,7 +162,7 @@ class Starter:
     def _fitting(self, spec: dict[str, Any]) -> Ahead | None:
         """The first process that is there, if it is what this container needs; if not, the next one is to be."""
         needed = pattern.of(spec)
-        if self._ready is not None and self._ready.pattern == needed and not rootfs.shared_binds(spec):
+        if self._ready is not None and needed is not None and self._ready.pattern.data == needed.data and not rootfs.shared_binds(spec):
             return self._ready
         if needed is not None and cgroups.layout().version != "v2":
             self.answer["pattern"] = needed.data

@@ -26,11 +26,8 @@ from pycontainers.explored import Explored
 from pycontainers.objects import Container, Image, ImageList
 from pycontainers.paths import Paths
 from pycontainers.results import DiskTable, Problems
-
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("images", "commands")]
-
-import registries  # noqa: E402
-from list_frontend import ListFrontend  # noqa: E402
+from tests.commands.list_frontend import ListFrontend
+from tests.images import registries
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="these images are run by root")]
 RUN = "--rm --network none"

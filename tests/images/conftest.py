@@ -19,6 +19,8 @@ from pycontainers.images.store import Image, Layer, Store
 from pycontainers.images.view import Rootfs, View
 from pycontainers.paths import Paths
 
+from .registries import Faulty
+
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
@@ -26,6 +28,22 @@ def disk() -> Iterator[Path]:
     path = tempfile.mkdtemp(prefix="pyct-images-", dir="/var/tmp")
     yield Path(path)
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def faulty() -> Iterator[Faulty]:
+    """A registry that misbehaves as it is told."""
+    found = Faulty()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def other() -> Iterator[Faulty]:
+    """A second one: another host, a mirror."""
+    found = Faulty()
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Program:
 
     def __call__(self, *arguments: str, stdin: bytes | None = None) -> str:
         given = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
-        done = subprocess.run([*self.words, *arguments], capture_output=True, timeout=150, check=False, **given)  # type: ignore[call-overload]
+        done = subprocess.run([*self.words, *arguments], capture_output=True, timeout=150, check=False, **given)
         assert done.returncode == 0, (arguments, done.stdout[-500:], done.stderr[-2000:])
         return done.stdout.decode()
 

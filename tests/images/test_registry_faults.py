@@ -33,20 +33,6 @@ Client = Callable[..., Registry]
 
 
 @pytest.fixture
-def faulty() -> Iterator[Faulty]:
-    found = Faulty()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def other() -> Iterator[Faulty]:
-    found = Faulty()
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def client(tmp_path: Path, faulty: Faulty) -> Iterator[Client]:
     made = []
 

@@ -90,17 +90,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 @pytest.fixture
-def faulty() -> Iterator[Faulty]:
-    found = Faulty()
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def mirror() -> Iterator[Faulty]:
-    found = Faulty()
-    yield found
-    found.close()
+def mirror(other: Faulty) -> Faulty:
+    return other
 
 
 @pytest.fixture

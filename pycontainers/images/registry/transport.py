@@ -292,7 +292,7 @@ def _watched(sockets: weakref.WeakSet[socket.socket], stall: float, verified: bo
             if not verified:
                 self.is_verified = True  # the user named it as insecure: urllib3 would warn at each connection
 
-        def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        def getresponse(self) -> Any:  # urllib3's own response, where http.client, which it inherits from, has another
             # A server that sends its headers a byte at a time never runs into the limit for one byte.
             late, sock = threading.Event(), getattr(self.sock, "socket", self.sock)
 
@@ -304,12 +304,12 @@ def _watched(sockets: weakref.WeakSet[socket.socket], stall: float, verified: bo
             timer.daemon = True
             timer.start()
             try:
-                found = super().getresponse()
+                found: Any = super().getresponse()
             finally:
                 timer.cancel()
             if late.is_set():
                 raise TimeoutError("the head of an answer")  # http.client takes an end in the middle of it for its end
-            found.watched_socket = sock  # type: ignore[attr-defined]
+            found.watched_socket = sock
             return found
 
     class WatchedTLS(Watched, connection.HTTPSConnection):
