@@ -6,19 +6,16 @@ compressed once, and recorded, so that what is shipped twice is the same. The ta
 
 from __future__ import annotations
 
-import contextlib
 import io
-import queue
-import secrets
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import StateError
-from ..events import Event, Note, Transfer, Work
+from ..events import Note, Transfer, Work
 from . import collect, forms, manifest
+from .crew import Crew, Stopped, Tell
 from .descriptor import OCI_CONFIG, OCI_LAYER, Descriptor
 from .manifest import Manifest
 from .records import canonical, digest
@@ -28,8 +25,6 @@ from .store import HOST_LABEL, Image, Layer, Store
 from .view import Rootfs
 
 AT_ONCE = 5  # blobs, as Docker (max-concurrent-uploads)
-_PERIOD = 0.05  # seconds between two events of one blob
-_PATIENCE = 0.8  # seconds for which threads that were told to stop are waited for
 
 
 def ship(
@@ -68,7 +63,7 @@ def ship(
             _keep(store, image, made)
         yield Transfer("manifest", "done", len(made.raw), len(made.raw))
     finally:
-        crew.close()
+        crew.end()
     return made.digest
 
 
@@ -155,6 +150,7 @@ def _with_host(store: Store, image: Image, kind: str, crew: _Crew) -> Work[tuple
         "history": [row, *(config.get("history") or [])],
     }
     crew.passing.append(store.blob_path(base.digest))
+    crew.leased.add(crew.passing[-1])
     return canonical(whole), _blob(store, base)
 
 
@@ -167,112 +163,45 @@ def _keep(store: Store, image: Image, made: Manifest) -> None:
             store.write_record(image.id, type(record)(record.layers, record.host, made.digest))
 
 
-class _Stopped(Exception):
-    """Somebody has let go of the work, or another blob has failed."""
-
-
-class _Crew:
-    """Threads that make and send blobs. Daemons, as those of :mod:`.fetch`. ``passing``: blobs that are of no use afterwards."""
+class _Crew(Crew):
+    """Threads that make and send blobs. ``passing``: blobs that are of no use afterwards."""
 
     def __init__(self, store: Store, target: Target, at_once: int) -> None:
+        super().__init__(store, "ship")
         self._store, self._target, self._at_once = store, target, at_once
-        self._events: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._leased: list[str] = []
         self.passing: list[str] = []
-        self.holder = f"s{secrets.token_hex(4)}"
 
     def send(self, jobs: list[_Job]) -> Work[list[Descriptor]]:
         """Make and send them; their descriptors in the same order."""
-        made: dict[int, Descriptor] = {}
-        left, lock = iter(enumerate(jobs)), threading.Lock()
-
-        def work() -> None:
-            while not self._stop.is_set():
-                with lock:
-                    index, job = next(left, (-1, None))
-                if job is None:
-                    return
-                made[index] = self._one(job)
-
-        yield from self._run(work, min(self._at_once, len(jobs)))
-        return [made[index] for index in range(len(jobs))]
+        return (yield from self.each(jobs, self._one, self._at_once))
 
     def make(self, work: Callable[[Callable[[int], None]], Any], total: int) -> Work[Any]:
         """Do something long, and tell how far it is."""
-        tell, found = _Tell(self._events, "host"), []
-        yield from self._run(lambda: found.append(work(lambda done: self._going(tell, "packing", done, total))), 1)
+        tell, found = Tell(self, "host"), []
+        yield from self.run(lambda: found.append(work(lambda done: self._going(tell, "packing", done, total))))
         return found[0]
 
-    def close(self) -> None:
-        self._stop.set()
-        if any(thread.is_alive() for thread in self._threads):
-            self._target.close()  # a registry's ends what hangs in the network at once
-        end = time.monotonic() + _PATIENCE
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        self._store.release(self._leased, self.holder)
+    def end(self) -> None:
+        self.close(self._target.close)  # a registry's ends what hangs in the network at once
         if self.passing:
-            self._store.release(self.passing, self.holder)
             collect.drop(self._store, self.passing)
 
-    def _run(self, work: Callable[[], None], count: int) -> Iterator[Event]:
-        def guarded() -> None:
-            try:
-                work()
-                self._events.put(None)
-            except _Stopped:
-                self._events.put(None)
-            except BaseException as error:
-                self._stop.set()
-                self._events.put(error)
-
-        threads = [threading.Thread(target=guarded, name="ship", daemon=True) for _ in range(count)]
-        self._threads += threads
-        for thread in threads:
-            thread.start()
-        running = count
-        while running:
-            with contextlib.suppress(queue.Empty):
-                found = self._events.get(timeout=0.1)
-                if isinstance(found, BaseException):
-                    raise found
-                if found is None:
-                    running -= 1
-                else:
-                    yield found
-
     def _one(self, job: _Job) -> Descriptor:
-        tell = _Tell(self._events, job.label)
+        tell = Tell(self, job.label)
         made = job.make(lambda done: self._going(tell, "packing", done, 0))
-        self._leased.append(self._store.blob_path(made.digest))
+        self.leased.add(self._store.blob_path(made.digest))
         if self._target.has(made):
             tell("exists", made.size, made.size)
             return made
         tell("uploading", 0, made.size)
-        self._target.put(made, lambda: _Stoppable(job.open(made), self._stop), lambda done: self._going(tell, "uploading", done, made.size))
+        self._target.put(made, lambda: _Stoppable(job.open(made), self.stop), lambda done: self._going(tell, "uploading", done, made.size))
         tell("done", made.size, made.size)
         return made
 
-    def _going(self, tell: _Tell, phase: str, done: int, total: int) -> None:
-        if self._stop.is_set():
-            raise _Stopped
+    def _going(self, tell: Tell, phase: str, done: int, total: int) -> None:
+        if self.stop.is_set():
+            raise Stopped
         tell(phase, done, total)
-
-
-class _Tell:
-    """Events of one blob, a few each second."""
-
-    def __init__(self, events: Any, label: str) -> None:
-        self._events, self._label = events, label
-        self._phase, self._last = "", 0.0
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if phase != self._phase or now - self._last >= _PERIOD:
-            self._phase, self._last = phase, now
-            self._events.put(Transfer(self._label, phase, done, total))
 
 
 class _Stoppable:
@@ -283,7 +212,7 @@ class _Stoppable:
 
     def read(self, size: int = -1, /) -> bytes:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
         return self._reader.read(size)
 
     def close(self) -> None:
