@@ -233,7 +233,7 @@ def _watch(process: _Process) -> Work[None]:
     shown, item = 0.0, "packages"
     for line in process.lines():
         tail = [*tail, line][-_TAIL:]
-        before = (needed, fetched, installed)
+        before, was = (needed, fetched, installed), item
         if (found := _NEEDED.match(line)) is not None:
             needed += _bytes(found)
             shown = 0.0
@@ -247,6 +247,9 @@ def _watch(process: _Process) -> Work[None]:
             installed, item = installed + 1, "install"
         elif _MINE.match(line):
             packages += line.startswith("I: Retrieving ")
+        if item != was and needed:  # where the one ends and the other begins is told, however little time lies between two lines
+            yield _progress(was, *before, packages)
+            shown = 0.0
         now = time.monotonic()
         if (needed, fetched, installed) != before and now - shown >= _PERIOD:
             shown = now

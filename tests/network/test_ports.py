@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,11 +93,17 @@ def eventually(predicate, seconds=5):
         time.sleep(0.01)
 
 
+def at_rest(pid):
+    """Its descriptors when it waits for somebody: before, it may not have opened all that it needs."""
+    eventually(lambda: "poll" in Path(f"/proc/{pid}/wchan").read_text())
+    return descriptors(pid)
+
+
 def test_both_ways_and_half_close(server):
     bound = published(server)
     port = bound[0][0].host_port
     with relaying(bound) as pid:
-        idle = descriptors(pid)
+        idle = at_rest(pid)
         with connect(port) as client, accept(server) as inside:
             client.sendall(b"question")
             client.shutdown(socket.SHUT_WR)
@@ -149,7 +156,7 @@ def test_many_at_once(server):
 
     threading.Thread(target=inside, daemon=True).start()
     with relaying(bound) as pid:
-        idle = descriptors(pid)
+        idle = at_rest(pid)
         clients = [connect(port) for _ in range(200)]
         for number, client in enumerate(clients):
             client.sendall(b"%d" % number)
@@ -195,7 +202,7 @@ def test_more_than_the_limit_wait(server):
 def test_a_reset_goes_through(server, side):
     bound = published(server)
     with relaying(bound) as pid:
-        idle = descriptors(pid)
+        idle = at_rest(pid)
         client = connect(bound[0][0].host_port)
         inside = accept(server)
         client.sendall(b"x")
@@ -212,7 +219,7 @@ def test_a_reset_goes_through(server, side):
 def test_a_reset_after_a_half_close_is_seen(server):
     bound = published(server)
     with relaying(bound) as pid:
-        idle = descriptors(pid)
+        idle = at_rest(pid)
         client = connect(bound[0][0].host_port)
         inside = accept(server)
         client.shutdown(socket.SHUT_WR)
@@ -280,7 +287,7 @@ def test_udp_forgets_idle_clients_and_survives_refusals(monkeypatch):
         address = inside.getsockname()
         inside.close()
         with relaying(bound) as pid:
-            idle = descriptors(pid)
+            idle = at_rest(pid)
             for _ in range(5):
                 client.sendto(b"nobody there", target)
                 time.sleep(0.01)

@@ -35,7 +35,7 @@ class House:
         self.seen: set[str] = set()
         self.given_up: set[str] = set()  # told once: the next test begins clean
         self.engine.run(ContainerConfig("host", ("true",), network="bridge", auto_remove=True))  # image, helpers, bridge are there
-        self.resident = self._settled(self.processes)
+        self.resident = self.settled(self.processes)
 
     @property
     def engine(self) -> NativeEngine:
@@ -115,7 +115,7 @@ class House:
         self.seen |= {event["Actor"]["ID"] for event in self.engine.events()}
         return found
 
-    def _settled(self, look: Callable[[], Any], seconds: float = 1.0) -> Any:
+    def settled(self, look: Callable[[], Any], seconds: float = 1.0) -> Any:
         before, end = look(), time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(0.1)
