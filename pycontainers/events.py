@@ -19,7 +19,10 @@ class Event:
 
 @dataclass(frozen=True)
 class StepStarted(Event):
-    """A build step begins. ``index`` counts from 1 to ``total``; ``text`` is the instruction as written."""
+    """A build step begins. ``index`` counts from 1 to ``total``, in the order of the file; steps of several stages may run at a time.
+
+    ``text`` is the instruction as written.
+    """
 
     index: int
     total: int
@@ -38,11 +41,21 @@ class StepOutput(Event):
 
 @dataclass(frozen=True)
 class StepFinished(Event):
-    """A build step ended. ``seconds`` is wall time; ``cached`` says that nothing ran."""
+    """A build step ended. ``seconds`` is wall time; ``cached`` says that nothing ran; ``why`` (``--explain``) why it ran, or did not."""
 
     index: int
     seconds: float
     cached: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class StepFailed(Event):
+    """A build step failed, or (``cancelled``) was ended because another one had failed."""
+
+    index: int
+    seconds: float
+    cancelled: bool = False
 
 
 @dataclass(frozen=True)

@@ -302,7 +302,17 @@ class ImageHistory:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Everything that ``build`` takes. ``context`` is a folder, or "" for no context; ``pull``: fetch base images anew."""
+    """Everything that ``build`` takes. Names and meanings are those of ``docker build``'s options.
+
+    :param context: a folder, or "" for no context. ``files``: path in the context -> content, laid over it.
+    :param dockerfile_path: where the text came from ("" for a cell): errors name it, and ``<path>.dockerignore`` beside it comes first.
+    :param contexts: name -> a folder, ``docker-image://NAME``, ``oci-layout://FOLDER[:TAG]`` or a git or http(s) address.
+    :param secrets: id -> content. ``ssh``: id -> path of an agent's socket.
+    :param pull: fetch base images anew. ``no_cache_filter``: stages whose steps all run. ``explain``: every step says why it ran or not.
+    :param cache_from, cache_to: ``type=local,src=FOLDER``, ``type=registry,ref=NAME`` and their like (``dest=`` when written).
+    :param epoch: SOURCE_DATE_EPOCH, unix seconds; None: not asked for. ``parallel``: steps at a time, 0 for as many as there are.
+    :param host_certificates: RUN steps trust the certificate authorities that this machine trusts.
+    """
 
     dockerfile: str
     context: str = "."
@@ -313,6 +323,22 @@ class BuildRequest:
     no_cache: bool = False
     network: str = "bridge"
     pull: bool = False
+    dockerfile_path: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    contexts: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    ssh: dict[str, str] = field(default_factory=dict)
+    platform: str = ""
+    no_cache_filter: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    explain: bool = False
+    epoch: int | None = None
+    parallel: int = 0
+    host_certificates: bool = False
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
 
 
 @dataclass(frozen=True)

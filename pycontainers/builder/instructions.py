@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import near
 from .parser import Dockerfile, Flag, Heredoc, Raw, split_words
@@ -41,14 +42,43 @@ class From(Instruction):
 
 
 @dataclass(frozen=True)
+class RunMount:
+    """One ``RUN --mount``. Texts are as written: the solver expands them; "" and None are what was not given.
+
+    :param type: bind, cache, tmpfs, secret or ssh. ``origin``: the value of ``from``, a stage, a named context or an image.
+    :param id: of a cache, a secret or an agent. ``sharing``: shared, private or locked. ``size``: bytes, of a tmpfs.
+    :param mode, uid, gid: numbers. ``env``: the variable that holds a secret. ``required``: a missing secret or agent is an error.
+    """
+
+    type: str
+    flag: Flag
+    target: str = ""
+    source: str = ""
+    origin: str = ""
+    id: str = ""
+    sharing: str = "shared"
+    read_only: bool = False
+    required: bool = False
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    env: str = ""
+
+
+@dataclass(frozen=True)
 class Run(Instruction):
     command: Command
     network: str
+    mounts: tuple[RunMount, ...] = ()
 
 
 @dataclass(frozen=True)
 class Copy(Instruction):
-    """COPY and ADD (``add``). ``source_stage`` is the value of ``--from``. ``inline`` sources are here-documents."""
+    """COPY and ADD (``add``). ``source_stage`` is the value of ``--from``. ``inline`` sources are here-documents.
+
+    :param exclude: patterns of ``--exclude``. ``checksum``: ``sha256:…``, or a commit, "" for none; ``unpack``: None is ADD's own rule.
+    """
 
     sources: tuple[str, ...]
     inline: tuple[Heredoc, ...]
@@ -57,6 +87,26 @@ class Copy(Instruction):
     chown: str
     chmod: str
     add: bool
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    checksum: str = ""
+    keep_git_dir: bool = False
+    unpack: bool | None = None
+
+
+@dataclass(frozen=True)
+class HealthCheck(Instruction):
+    """``settings`` is the image config's ``Healthcheck`` object (Docker: ``Test``; ``Interval``, ``Timeout``, … in nanoseconds)."""
+
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OnBuild(Instruction):
+    """``trigger`` is the instruction to run in a build that stands on this image, as written."""
+
+    trigger: str
 
 
 @dataclass(frozen=True)
