@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import stat
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import ContainersError
 from ..images.store import Image, Layer
-from ..images.view import Node, Rootfs
-from .context import Source
-from .copying import CopyError, LayerWriter, parse_mode, parse_owner
+from ..images.view import Rootfs
+from .copying import CopyWork, LayerWriter, fill, parse_owner
 from .stage import StageState
 
 Output = tuple[str, bytes]
@@ -62,18 +59,6 @@ class RunFailed(ContainersError):
         self.code = code
 
 
-@dataclass(frozen=True)
-class CopyWork:
-    """A COPY with everything known: (name, node) of each source, here-documents as (name, content), absolute destination."""
-
-    source: Source | None
-    items: tuple[tuple[str, Node], ...]
-    inline: tuple[tuple[str, bytes], ...]
-    destination: str
-    chown: str
-    chmod: str
-
-
 class Executor:
     """Each method makes one layer on top of a stage's state. When it raises, or its generator is closed, nothing stays."""
 
@@ -91,15 +76,8 @@ class Executor:
 
     def copy(self, state: StageState, work: CopyWork) -> Layer:
         """:raises CopyError: the destination does not fit, an owner that the image does not have."""
-        view = state.view
-        owner = parse_owner(view, work.chown) if work.chown else None
         with self._fresh() as tree:
-            writer = LayerWriter(view, tree, owner, parse_mode(work.chmod) if work.chmod else None)
-            try:
-                _fill(writer, work)
-            except OSError as error:
-                raise CopyError(f"{error.strerror}: {error.filename or work.destination}", "check that the file can be read") from None
-            writer.finish()
+            fill(state.view, tree, work, lambda: None)
             return self.store.commit(tree, state.chain_id)
 
     def make_workdir(self, state: StageState, path: str) -> Layer:
@@ -121,17 +99,3 @@ class Executor:
             self.store.discard(tree)
             raise
 
-
-def _fill(writer: LayerWriter, work: CopyWork) -> None:
-    real, exists = writer.destination(work.destination)
-    as_folder = exists or work.destination.endswith("/")
-    if len(work.items) + len(work.inline) > 1 and not as_folder:
-        raise CopyError(f"several files cannot become the one file {work.destination}", f"write {work.destination}/")
-    inside = real.rstrip("/") + "/"
-    for name, node in work.items:
-        assert work.source is not None
-        is_folder = stat.S_ISDIR(node.stat.st_mode)
-        writer.copy(work.source, node, real if is_folder or not as_folder else inside + name)
-    now = time.time_ns()
-    for name, content in work.inline:
-        writer.write(inside + name if as_folder else real, content, now)

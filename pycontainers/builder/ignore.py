@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import BuildError
+from ..errors import BuildError, ContainersError
 
 Matched = tuple[bool, ...]
-"""For each pattern: does it match the path, or a parent of it?"""
+"""For each pattern: did it match the path, or a parent of it?"""
+
+KEEP, PERHAPS, DROP = range(3)
+"""What becomes of a path: PERHAPS is an excluded folder in which something may be included again."""
+
+
+class PatternError(ContainersError):
+    """A pattern that is malformed."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +34,37 @@ class Pattern:
 class Ignore:
     """The patterns of one file. Paths are relative to the context, without a leading slash."""
 
-    def __init__(self, text: str = "") -> None:
-        """:raises BuildError: a pattern that is malformed, with its line in .dockerignore."""
+    def __init__(self, text: str = "", name: str = ".dockerignore") -> None:
+        """:raises BuildError: a pattern that is malformed, with its line in the file."""
         self.patterns: list[Pattern] = []
-        for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
             if line.startswith("#") or not (pattern := line.strip()):
                 continue
-            negated = pattern.startswith("!")
-            pattern = pattern[1:].strip() if negated else pattern
-            if not pattern:
-                raise BuildError(f".dockerignore line {number}: '!' without a pattern", "write !PATTERN, or remove the line")
-            pattern = _clean(pattern)
-            if pattern == ".":  # ignored for historical reasons, says Docker's page
-                continue
             try:
-                self.patterns.append(Pattern(pattern, negated, matcher(pattern, True)))
-            except re.error:
-                raise BuildError(f".dockerignore line {number}: malformed pattern {pattern!r}", "close the [, or write \\[") from None
+                self._add(pattern)
+            except PatternError as error:
+                raise BuildError(f"{name} line {number}: {error.message}", error.hint) from None
         self.has_exceptions = any(pattern.negated for pattern in self.patterns)
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Ignore:
+        """Patterns of ``--exclude``. :raises PatternError: one is malformed."""
+        made = cls()
+        for pattern in patterns:
+            if pattern.strip():
+                made._add(pattern.strip())
+        made.has_exceptions = any(pattern.negated for pattern in made.patterns)
+        return made
+
+    def _add(self, pattern: str) -> None:
+        negated = pattern.startswith("!")
+        pattern = pattern[1:].strip() if negated else pattern
+        if not pattern:
+            raise PatternError("'!' without a pattern", "write !PATTERN, or remove the line")
+        pattern = _clean(pattern)
+        if pattern == ".":  # ignored for historical reasons, says Docker's page
+            return
+        self.patterns.append(Pattern(pattern, negated, path_matcher(pattern)))
 
     def start(self, path: str) -> Matched:
         """What matches ``path``, parents included."""
@@ -57,7 +77,7 @@ class Ignore:
 
     def step(self, parent: Matched, path: str) -> Matched:
         """What matches ``path``, given what matched its parent."""
-        return tuple(above or pattern.matches(path) for above, pattern in zip(parent, self.patterns, strict=True))
+        return tuple([above or pattern.matches(path) for above, pattern in zip(parent, self.patterns, strict=True)])
 
     def excluded(self, matched: Matched) -> bool:
         result = False
@@ -66,6 +86,59 @@ class Ignore:
                 result = not pattern.negated
         return result
 
+    def reaches_into(self, path: str) -> bool:
+        """May a ``!`` pattern match something below the folder ``path``?"""
+        parts = path.split("/")
+        return any(pattern.negated and reaches(pattern.text.split("/"), parts) for pattern in self.patterns)
+
+
+def reaches(pattern: list[str], path: list[str]) -> bool:
+    """May a pattern match something below the folder ``path``? Both by their parts."""
+    for wanted, part in zip(pattern, path, strict=False):
+        if "**" in wanted:
+            return True
+        if not path_matcher(wanted)(part):
+            return False
+    return len(pattern) > len(path)
+
+
+def has_wildcard(pattern: str) -> bool:
+    """Is there a ``*``, ``?`` or ``[`` that no backslash escapes?"""
+    escaped = False
+    for char in pattern:
+        if not escaped and char in "*?[":
+            return True
+        escaped = not escaped and char == "\\"
+    return False
+
+
+class Filter:
+    """Patterns on the way through a tree.
+
+    :param top: the path of where the way begins, as the patterns see it ("" is their own root).
+    :param spared: paths that no pattern can hide.
+    """
+
+    def __init__(self, ignore: Ignore, top: str = "", spared: frozenset[str] = frozenset()) -> None:
+        self.ignore, self.top, self._spared = ignore, top.strip("/"), spared
+        self._above_spared = {"/".join(parts[:count]) for parts in (path.split("/") for path in spared) for count in range(1, len(parts))}
+
+    def start(self) -> Matched:
+        return self.ignore.start(self.top)
+
+    def step(self, matched: Matched, relative: str, folder: bool) -> tuple[Matched, int]:
+        """What matches the path ``relative`` to the top, whose folder's is ``matched``; and what becomes of it."""
+        path = f"{self.top}/{relative}" if self.top else relative
+        after = self.ignore.step(matched, path)
+        return after, self.verdict(after, path, folder)
+
+    def verdict(self, matched: Matched, path: str, folder: bool) -> int:
+        if not self.ignore.excluded(matched) or path in self._spared:
+            return KEEP
+        if folder and (path in self._above_spared or (self.ignore.has_exceptions and self.ignore.reaches_into(path))):
+            return PERHAPS
+        return DROP
+
 
 def _clean(pattern: str) -> str:
     """Go's ``filepath.Clean``, then without one leading slash."""
@@ -73,6 +146,18 @@ def _clean(pattern: str) -> str:
     if cleaned.startswith("//"):  # POSIX lets two slashes stand; Go does not
         cleaned = cleaned[1:]
     return cleaned[1:] if len(cleaned) > 1 and cleaned.startswith("/") else cleaned
+
+
+def path_matcher(pattern: str) -> Callable[[str], bool]:
+    """A pattern of .dockerignore. :raises PatternError: it is malformed.
+
+    ``**`` at the very beginning before nothing but plain characters is a suffix: ``**foo`` matches ``a/xfoo``.
+    """
+    plain = pattern[2:]
+    if pattern.startswith("**") and plain and not any(char in plain for char in "*?[]\\"):
+        whole = plain[1:] if plain.startswith("/") else None
+        return lambda path: path.endswith(plain) or path == whole
+    return matcher(pattern, True)
 
 
 _LITERAL, _ONE, _STAR, _CLASS, _ANY, _ENTRY, _FOLDERS = range(7)
@@ -96,7 +181,9 @@ def _tokens(pattern: str, crossing: bool) -> list[_Token]:
                 tokens.append((_STAR, ""))
         elif char == "?":
             tokens.append((_ONE, ""))
-        elif char == "\\" and at < size:
+        elif char == "\\":
+            if at >= size:
+                raise PatternError(f"malformed pattern {pattern!r}", "a \\ at the end escapes nothing")
             tokens.append((_LITERAL, pattern[at]))
             at += 1
         elif char == "[":
@@ -108,15 +195,18 @@ def _tokens(pattern: str, crossing: bool) -> list[_Token]:
 
 
 def _class_at(pattern: str, at: int) -> str:
-    """The character class whose ``[`` stands just before ``at``, as a regular expression's. :raises re.error: it has no end."""
+    """The character class whose ``[`` stands just before ``at``, as a regular expression's. :raises PatternError: it has no end."""
     end = at + 1 if pattern.startswith("^", at) else at
     first = end
     while end < len(pattern) and (pattern[end] != "]" or end == first):
         end += 2 if pattern[end] == "\\" else 1
     text = "[" + pattern[at:end + 1]
     if end >= len(pattern) or end == first:
-        raise re.error(f"unterminated character class in {pattern!r}")
-    re.compile(text)
+        raise PatternError(f"malformed pattern {pattern!r}", "close the [, or write \\[")
+    try:
+        re.compile(text)
+    except re.error:
+        raise PatternError(f"malformed pattern {pattern!r}", "a range goes from the lower character to the higher") from None
     return text
 
 
@@ -126,7 +216,7 @@ _EXPRESSION = {_ONE: "[^/]", _STAR: "[^/]*", _ANY: ".*", _ENTRY: "", _FOLDERS: "
 def matcher(pattern: str, crossing: bool) -> Callable[[str], bool]:
     """Does a path match? ``crossing``: ``**`` crosses slashes; otherwise it is ``*`` (Go's ``filepath.Match``).
 
-    :raises re.error: a character class without an end.
+    :raises PatternError: a character class without an end.
     """
     tokens = _tokens(pattern, crossing)
     if all(kind == _LITERAL for kind, _ in tokens):

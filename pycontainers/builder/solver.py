@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import posixpath
-import re
 import stat
 import time
 from collections import deque
@@ -25,12 +24,13 @@ from typing import Any
 from ..errors import BuildError, CommandNotExecutable, CommandNotFound, ContainersError, NotFound, RegistryError, UsageError, near
 from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Work
 from ..images.store import Image, Layer
-from ..images.view import Node
 from ..protocol import BuildRequest
 from . import instructions as ins
-from .context import Context, ImageSource, Source, digest, glob, has_wildcard
-from .executor import CopyWork, Executor, LayerStore, RunFailed, Runner
+from .context import Context, ImageSource, Source, digest, has_wildcard, select
+from .copying import CopyError, CopyItem, CopyWork
+from .executor import Executor, LayerStore, RunFailed, Runner
 from .expansion import ExpansionError, expand
+from .ignore import PatternError
 from .parser import Flag, Heredoc, Raw, parse
 from .plan import Plan, Stage, make_plan, platform_arguments
 from .stage import PROXY_ARGUMENTS, StageState
@@ -232,7 +232,7 @@ class _Solver:
         quick = _key("copy-from", state.chain_id, source_chain, paths, destination, chown, chmod) if source_chain else ""
         layer = self._cached(quick) if quick else None
         if layer is None:
-            items = []
+            items: list[CopyItem] = []
             for path, (text, offset) in zip(paths, sources, strict=True):
                 assert source is not None
                 found = self._find(raw, source, path, text, offset)
@@ -241,15 +241,14 @@ class _Solver:
                 items += found
             if item.add:
                 _refuse_archives(raw, items)
-            assert source is not None or not items
-            contents = [(name, stat.S_ISDIR(node.stat.st_mode), digest(source, node)) for name, node in items] if source else []
+            contents = [digest(copied) for copied in items]
             texts = [(name, hashlib.sha256(content).hexdigest()) for name, content in inline]
             key = _key("copy", state.chain_id, contents, texts, destination, chown, chmod)
             layer = self._cached(key)
             cached = layer is not None
             if layer is None:
                 with _placed(raw):
-                    layer = self.executor.copy(state, CopyWork(source, tuple(items), inline, destination, chown, chmod))
+                    layer = self.executor.copy(state, CopyWork(tuple(items), inline, destination, chown, chmod))
                 self.store.remember(key, layer)
             if quick:
                 self.store.remember(quick, layer)
@@ -275,11 +274,11 @@ class _Solver:
             self._context = Context(self.request.context)
         return self._context, ""
 
-    def _find(self, raw: Raw, source: Source, path: str, text: str, offset: int) -> list[tuple[str, Node]]:
+    def _find(self, raw: Raw, source: Source, path: str, text: str, offset: int) -> list[CopyItem]:
         try:
-            found = glob(source, path)
-        except re.error as error:
-            raise raw.error(f"malformed pattern {text!r}: {error}", "close the [, or write [[] for the character", offset=offset) from None
+            found = select(source, path)
+        except (PatternError, CopyError) as error:
+            raise raw.error(error.message, error.hint, offset=offset) from None
         if found or has_wildcard(path):
             return found
         if isinstance(source, Context):
@@ -336,11 +335,12 @@ def _heredoc(state: StageState, raw: Raw, heredoc: Heredoc) -> bytes:
 _ARCHIVES = ((0, b"\x1f\x8b"), (0, b"BZh"), (0, b"\xfd7zXZ\0"), (0, b"\x28\xb5\x2f\xfd"), (257, b"ustar"))
 
 
-def _refuse_archives(raw: Raw, items: list[tuple[str, Node]]) -> None:
+def _refuse_archives(raw: Raw, items: list[CopyItem]) -> None:
     """ADD unpacks local archives, recognised by content (tar, gzip, bzip2, xz, zstd). Copying them as they are would be a lie."""
-    for name, node in items:
-        if stat.S_ISREG(node.stat.st_mode):
-            fd = os.open(node.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    for item in items:
+        name = item.name
+        if stat.S_ISREG(item.node.stat.st_mode):
+            fd = item.source.open(item.node)
             try:
                 head = os.read(fd, 512)
             finally:
