@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any, Literal, Unpack, overload
 
+from .commands.build_options import BuildOptions, build_request
+from .commands.build_output import Outputs, build_and_write, outputs
 from .commands.frontend import native_engine
 from .commands.limits import LimitWords, resources_of
-from .commands.options import Pairs, RunOptions, build_request, container_config
+from .commands.options import RunOptions, container_config
 from .commands.pulling import with_image
 from .commands.settings import restart_policy
-from .errors import UsageError, near
-from .events import finish
+from .errors import BuildError, UsageError, near
+from .events import Event, finish
 from .objects import Container, ContainerList, Image, ImageList
 from .protocol import BootstrapRequest, ContainerConfig
 from .results import Events, Output, RunResult
@@ -120,10 +122,10 @@ def _config(image: str | Image, command: Words, options: RunOptions, interactive
     return container_config(image.id if isinstance(image, Image) else image, command, interactive=interactive, **options)
 
 
-def _with_options(function: Any) -> None:
+def _with_options(function: Any, options: Any = RunOptions) -> None:
     """Show the names of all options where a notebook asks for the signature, instead of ``**options``."""
     own = [item for item in signature(function).parameters.values() if item.kind is not Parameter.VAR_KEYWORD]
-    kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in RunOptions.__annotations__.items()}
+    kinds = {name: getattr(kind, "__forward_arg__", kind) for name, kind in options.__annotations__.items()}
     more = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in kinds.items()]
     function.__signature__ = Signature([*own, *more])
 
@@ -176,33 +178,31 @@ def list_images() -> ImageList:
 
 
 def build(
-    dockerfile: str | os.PathLike[str],
+    dockerfile: str | os.PathLike[str] | None = None,
     tag: str | Sequence[str] = (),
     *,
-    context: str | os.PathLike[str] | None = None,
-    build_args: Pairs = None,
-    labels: Pairs = None,
-    target: Text = None,
-    no_cache: bool = False,
-    network: Text = None,
-    pull: bool = False,
+    output: str | os.PathLike[str] | Sequence[str] = (),
+    progress: Callable[[Event], object] | None = None,
+    **options: Unpack[BuildOptions],
 ) -> Image:
-    """Build an image and wait for it.
+    """Build an image and wait for it: ``pc.build("FROM host\\nCOPY app.py /\\n", "app", files={"app.py": text})``.
 
-    :param dockerfile: its text (contains a newline), or the path of the file or of a folder that holds one.
-    :param context: the folder that COPY reads; the Dockerfile's own folder, or the current one for text, if not given.
+    :param dockerfile: its text (contains a newline), or the path of the file or of a folder that holds one; None: the ``Dockerfile``
+        among ``files``, or in ``context``.
+    :param context: the folder that COPY reads ("" is none); the Dockerfile's own folder, or the current one for text, if not given.
+    :param files: inline files, path -> text or bytes, laid over the context. ``contexts``: more of them by name, for ``--from``.
+    :param secrets: id -> text or bytes, or a path object for that file's content.
+    :param output: what is written beside: a folder, or ``"type=docker,dest=app.tar"`` (docker, oci, local, tar; ``type=registry`` pushes).
+    :param progress: called with each event (:mod:`pycontainers.events`) as it comes.
     :raises BuildError: with the line that is wrong or failed.
     """
     engine = native_engine()
-    request = build_request(
-        dockerfile,
-        (tag,) if isinstance(tag, str) and tag else tag,
-        context=context,
-        build_args=build_args,
-        labels=labels,
-        target=target,
-        no_cache=no_cache,
-        network=network,
-        pull=pull,
-    )
-    return Image(engine, finish(engine.build(request)))
+    request = build_request(dockerfile, (tag,) if isinstance(tag, str) and tag else tuple(tag), None, **options)
+    written, request = outputs(output, request)
+    try:
+        return Image(engine, finish(build_and_write(engine, request, Outputs(written)), progress))
+    except BuildError as error:
+        raise error.of_file(os.path.relpath(request.dockerfile_path) if request.dockerfile_path else error.file) from None
+
+
+_with_options(build, BuildOptions)

@@ -96,19 +96,29 @@ class BuildError(ContainersError):
     """A Dockerfile that is wrong, or a step that failed.
 
     :param line: 1-based line in the Dockerfile, ``column`` 1-based, 0 where unknown; ``source`` the line's own text.
+    :param file: what the Dockerfile is called.
     """
 
-    def __init__(self, message: str, hint: str = "", *, line: int = 0, column: int = 0, source: str = "") -> None:
-        place = f"Dockerfile:{line}:{column}: " if line and column else f"Dockerfile:{line}: " if line else ""
+    def __init__(self, message: str, hint: str = "", *, line: int = 0, column: int = 0, source: str = "", file: str = "Dockerfile") -> None:
+        place = f"{file}:{line}:{column}: " if line and column else f"{file}:{line}: " if line else ""
         super().__init__(place + message, hint)
-        self.line, self.column, self.source = line, column, source
+        self.text, self.line, self.column, self.source, self.file = message, line, column, source, file
+
+    def of_file(self, name: str) -> BuildError:
+        """The same error in a Dockerfile of another name."""
+        if not self.line or name == self.file:
+            return self
+        return BuildError(self.text, self.hint, line=self.line, column=self.column, source=self.source, file=name)
 
     def _render_traceback_(self) -> list[str]:
         lines = super()._render_traceback_()
         if self.source:
-            lines[1:1] = [f"  {self.line:>4} | {self.source}"]
+            # The caret stands right where no character is wider than one, and no escape of a Dockerfile reaches the terminal.
+            start = max(0, self.column - 100)
+            shown, before = "".join(char if char.isprintable() else " " for char in self.source[start : start + 160]), "…" if start else ""
+            lines[1:1] = [f"  {self.line:>4} | {before}{shown}{'…' if len(self.source) > start + 160 else ''}"]
             if self.column:
-                lines[2:2] = [" " * (8 + self.column) + "^"]
+                lines[2:2] = [" " * (8 + len(before) + self.column - start) + "^"]
         return lines
 
 

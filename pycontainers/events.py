@@ -5,7 +5,8 @@ The notebook draws them as a progress view, the program prints them as lines, a 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events."""
+    """Base of all events. Their fields are text, numbers and bytes, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,14 @@ Work = Generator[Event, None, T]
 """Long work: yields events, returns a T."""
 
 
-def finish(work: Work[T]) -> T:
-    """Run ``work`` to its end, drop its events, return its result."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+def finish(work: Work[T], handle: Callable[[Event], object] | None = None) -> T:
+    """Run ``work`` to its end, hand its events to ``handle`` (or drop them), return its result. What ``handle`` raises ends the work."""
+    with contextlib.closing(work):
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            if handle is not None:
+                handle(event)

@@ -671,6 +671,13 @@ class Engine(Protocol):
         """An image's root file system as one tar (``gzip`` or ``zstd``: compressed). Returns the bytes written."""
         ...
 
+    def export_folder(self, name: str, folder: str) -> Work[int]:
+        """An image's root file system into a folder, made if it is missing: files there are replaced, others stay.
+
+        Everything belongs to the caller, without set-user-id bits; devices are left out, and said. Returns bytes of regular files.
+        """
+        ...
+
     def tags(self, repository: str) -> list[str]: ...
 
     def login(self, registry: str, user: str, password: str) -> str:

@@ -34,9 +34,10 @@ class Option:
     :param metavar: name of the value; "" makes it a switch.
     :param many: may be given several times (the value is a list).
     :param convert: makes the value from text; raises UsageError or ValueError.
-    :param host_path: ``whole``, ``volume`` (before the first colon) or ``mount`` (``source=``): where ``$NAME`` and ``~`` of
-        this machine are put in; everywhere else a dollar belongs to the container.
-    :param completes: ``container``, ``running``, ``image``, ``file``, ``folder``, or words separated by ``|``.
+    :param host_path: ``whole``, ``volume`` (before the first colon), ``mount`` (``source=``), ``value`` (after the first ``=``) or
+        ``output`` (``src=``, ``dest=``, or whole where there is no ``=``): where ``$NAME`` and ``~`` of this machine are put in;
+        everywhere else a dollar belongs to the container.
+    :param completes: ``container``, ``running``, ``image``, ``set`` (of files), ``file``, ``folder``, or words separated by ``|``.
     """
 
     flags: tuple[str, ...]
@@ -151,7 +152,7 @@ def declare(verb: Verb) -> Verb:
     return verb
 
 
-_MODULES = ("run", "execute", "lifecycle", "files", "listing", "logs", "events", "stats", "build", "images", "shipping", "system")
+_MODULES = ("run", "execute", "lifecycle", "files", "listing", "logs", "events", "stats", "build", "inline", "images", "shipping", "system")
 
 
 @cache

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
 from ..errors import ContainersError, UsageError
 from ..events import Work
 from ..protocol import Drive, Engine, OnOutput, Session
+
+if TYPE_CHECKING:
+    from .inline import FileSets
 
 T = TypeVar("T")
 
@@ -27,7 +30,8 @@ class Frontend(Protocol):
     def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         """Draw the events of ``work`` as they come; return its result.
 
-        :param form: auto, plain (lines) or quiet. :param done: what is said of the result at the end: ``built NAME in 1.2 s``.
+        :param form: auto, plain (lines), quiet or rawjson (an event a line).
+        :param done: what is said of the result at the end: ``built NAME in 1.2 s``.
         """
         ...
 
@@ -53,13 +57,16 @@ class Context:
     """The surroundings of one command. ``engine`` is asked for on first need: `help` must work where nothing else does.
 
     ``stdin`` reads all of the program's own input, where it has one. ``written``: the command as somebody wrote it, before variables
-    were put in: what stands there stays in a history.
+    were put in: what stands there stays in a history. ``variables``, ``files``: what a notebook has beside a shell: its variables, and
+    the sets of files that its cells have written.
     """
 
     get_engine: Callable[[], Engine]
     frontend: Frontend
     stdin: Callable[[], bytes] | None = None
     written: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    files: FileSets | None = None
 
     @property
     def engine(self) -> Engine:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..events import Done, Event, Note, StepFinished, StepOutput, StepStarted, Transfer, Work
+from ..events import Done, Event, Note, StepFailed, StepFinished, StepOutput, StepStarted, Transfer, Work
 from ..text import EscapeFilter, one_line
 from ..transfers import Transfers, line
 
@@ -16,7 +17,7 @@ _PERIOD = 0.1
 
 
 class LineProgress:
-    """Writes whole lines, in the manner of BuildKit's plain progress: ``#3 [3/6] RUN …``, ``#3 0.41s``, ``#3 CACHED``.
+    """Writes whole lines, in the manner of BuildKit's plain progress: ``#3 [3/6] RUN …``, ``#3 | output``, ``#3 CACHED``, ``#3 ERROR``.
 
     Steps may run side by side, so each line carries its step's number; output is held back until its line is whole. Of a transfer each
     item has a line for each of its phases, whatever its size: ``4f4fb700ef54: downloading 29.1 MiB``.
@@ -39,6 +40,11 @@ class LineProgress:
         elif isinstance(event, StepFinished):
             self._flush(event.index)
             self._write(f"#{event.index} " + ("CACHED" if event.cached else f"done in {event.seconds:.2f} s"))
+            for reason in event.why.splitlines():
+                self._write(f"#{event.index} because {one_line(reason)}")
+        elif isinstance(event, StepFailed):
+            self._flush(event.index)
+            self._write(f"#{event.index} {'CANCELED' if event.cancelled else 'ERROR'} after {event.seconds:.2f} s")
         elif isinstance(event, Transfer):
             self._transfer(event)
         elif isinstance(event, Note):
@@ -88,6 +94,25 @@ class LineProgress:
             rest = self._held.pop(key)
             if rest.strip():
                 self._write(f"#{index} | {rest.rsplit(chr(13), 1)[-1]}")
+
+
+class JsonProgress(LineProgress):
+    """Each event as one JSON object a line, with its class as ``event``; output of a step is text, with ``\\ufffd`` for what is none."""
+
+    def handle(self, event: Event) -> None:
+        values = {name: _readable(getattr(event, name)) for name in event.__dataclass_fields__}
+        self._write(json.dumps({"event": type(event).__name__, "time": time.time(), **values}))
+
+
+def _readable(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def lines(form: str, write: Callable[[str], None], done: str) -> LineProgress:
+    """The progress of one form: plain (and whatever cannot be drawn), quiet or rawjson."""
+    if form == "rawjson":
+        return JsonProgress(write, done)
+    return LineProgress((lambda line: None) if form == "quiet" else write, done)
 
 
 class DrawnProgress(LineProgress):

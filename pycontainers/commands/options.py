@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
-from ..errors import NotFound, UsageError
+from ..errors import UsageError
 from ..linux.cgroups.limits import parse_size
-from ..protocol import BuildRequest, ContainerConfig, Device, ExecConfig, Mount, RestartPolicy, Ulimit
+from ..protocol import ContainerConfig, Device, ExecConfig, Mount, RestartPolicy, Ulimit
 from .attachments import Ports, Volumes, exposed_list, parse_mount, port_list, tmpfs_list, volume_list
 from .limits import LimitWords, resources_of, whole
 from .settings import device_list, health_check, host_list, label_files, restart_policy, seconds, several, ulimit_list
@@ -249,63 +249,3 @@ def pairs(values: Pairs, what: str) -> dict[str, str]:
             raise UsageError(f"{what} {item!r} has no name", f"--{what} NAME=VALUE")
         found[key] = value
     return found
-
-
-def build_arguments(values: Pairs) -> dict[str, str]:
-    """``--build-arg K=V``, or ``K`` alone for this process's own value (Docker: left out where it is not set)."""
-    if isinstance(values, Mapping):
-        return pairs(values, "build-arg")
-    known: dict[str, Any] = {}
-    for item in values or ():
-        if "=" in item:
-            known.update(pairs([item], "build-arg"))
-        elif item in os.environ:
-            known[item] = os.environ[item]
-    return known
-
-
-def build_request(
-    dockerfile: str | os.PathLike[str],
-    tags: Sequence[str] = (),
-    *,
-    context: str | os.PathLike[str] | None = None,
-    build_args: Pairs = None,
-    labels: Pairs = None,
-    target: str | None = None,
-    no_cache: bool = False,
-    network: str | None = None,
-    pull: bool = False,
-) -> BuildRequest:
-    """What ``build`` takes. ``dockerfile`` is its text (with a newline in it) or a path; ``context`` "" is none at all."""
-    text, folder = os.fspath(dockerfile), "."
-    if "\n" not in text:
-        folder, text = read_dockerfile(text)
-    if context is None:
-        context = folder
-    if context:
-        context = os.path.abspath(os.path.expanduser(os.fspath(context)))
-        if not os.path.isdir(context):
-            raise NotFound(f"build context {context} is not a folder", "--context FOLDER, the folder that COPY reads")
-    return BuildRequest(
-        text,
-        str(context),
-        tuple(tags),
-        build_arguments(build_args),
-        pairs(labels, "label"),
-        target or "",
-        no_cache,
-        network or "bridge",
-        pull,
-    )
-
-
-def read_dockerfile(path: str) -> tuple[str, str]:
-    """``(folder, text)`` of a Dockerfile given by its path or by the folder that holds one. :raises NotFound: none there."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, "Dockerfile")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return os.path.dirname(path) or ".", file.read()
-    except OSError as error:
-        raise NotFound(f"Dockerfile {path}: {error.strerror}", "give its text, its path, or its folder") from None

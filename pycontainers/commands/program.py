@@ -19,7 +19,7 @@ from ..usage import Stats, StatsTable
 from ..wording import line_text
 from .declare import Verb, find, parse
 from .frontend import Context, call, native_engine
-from .lines import DrawnProgress, LineProgress
+from .lines import DrawnProgress, lines
 from .system import overview
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class ProgramFrontend:
             from . import terminal
 
             return DrawnProgress(write, lambda: terminal.size(sys.stderr.fileno()), done).follow(work)
-        return LineProgress((lambda line: None) if form == "quiet" else (lambda line: write(line + "\n")), done).follow(work)
+        return lines(form, lambda line: write(line + "\n"), done).follow(work)
 
     def ask(self, question: str, hidden: bool = False) -> str:
         if sys.stdin is None or not sys.stdin.isatty():

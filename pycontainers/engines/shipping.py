@@ -176,6 +176,16 @@ class Shipping(abc.ABC):
             return there
         return (yield from export_image(self.store.resolve(name), output, compression or "none"))
 
+    def export_folder(self, name: str, folder: str) -> Work[int]:
+        from ..images.rootfs import export_folder
+
+        self._begin()
+        folder = os.path.abspath(folder)
+        if inside.needed():
+            there: int = yield from inside.work(self.paths, "export_folder", name, folder)
+            return there
+        return (yield from export_folder(self.store.resolve(name), folder))
+
     # -- registries
 
     def tags(self, repository: str) -> list[str]:

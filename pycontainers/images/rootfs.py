@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ..errors import ImageError, NotFound, UsageError
-from ..events import Progress, Work
+from ..events import Note, Progress, Work
 from . import compression, layers
 from .apply import apply
 from .forms import Pieces
@@ -16,6 +16,7 @@ from .pack import Packer
 from .pack import _look as look
 from .store import Image, Store
 from .tar import BLOCK, Entry
+from .unpack import BENEATH, Unpacker
 from .view import Node, Rootfs, View
 
 _CHUNK = 1 << 20
@@ -78,6 +79,29 @@ def export_image(image: Image, output: BinaryIO, kind: str = "none") -> Work[int
             told = done
             yield Progress(name, done)
     return done
+
+
+def export_folder(image: Image, folder: str) -> Work[int]:
+    """See :meth:`pycontainers.protocol.Engine.export_folder`. :raises UsageError: the folder cannot be made or opened."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        base = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}", "another folder") from None
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    unpacker = Unpacker(base, proc=proc, name="", resolve=BENEATH, owners=False, all=False, devices=False)
+    told = 0
+    try:
+        for done in unpacker.extract(cast(BinaryIO, Pieces(pack(image.rootfs)))):
+            if done - told >= _PERIOD:
+                told = done
+                yield Progress(folder, done)
+    finally:
+        unpacker.close()
+        os.close(proc)
+        os.close(base)
+    yield from map(Note, unpacker.notes)
+    return unpacker.bytes
 
 
 def host_content(rootfs: Rootfs) -> tuple[int, int]:

@@ -228,13 +228,19 @@ class Reserve:
 
 
 def error_message(exc: BaseException) -> dict[str, Any]:
-    """``exc`` as it travels: ``{"error": class name, "message", "hint"}``. Errors that are not ours travel as ContainersError."""
+    """``exc`` as it travels: ``{"error": class name, "message", "hint"}``, a BuildError with its ``place``.
+
+    Errors that are not ours travel as ContainersError.
+    """
     if isinstance(exc, OSError):
         exc = errors.exhausted(exc) or exc
     if isinstance(exc, errors.ContainersError):
         # What was asked for is not wrong where the machine had nothing left to do it with: the hint is about that.
         refused = errors.exhausted(exc.__context__) if isinstance(exc.__context__, OSError) else None
-        return {"error": type(exc).__name__, "message": exc.message, "hint": refused.hint if refused else exc.hint}
+        found: dict[str, Any] = {"error": type(exc).__name__, "message": exc.message, "hint": refused.hint if refused else exc.hint}
+        if isinstance(exc, errors.BuildError):
+            found |= {"message": exc.text, "place": {"line": exc.line, "column": exc.column, "source": exc.source, "file": exc.file}}
+        return found
     return {"error": "ContainersError", "message": f"{type(exc).__name__}: {exc}", "hint": ""}
 
 
@@ -254,4 +260,5 @@ def _raise(obj: dict[str, Any]) -> NoReturn:
     found = getattr(errors, str(obj["error"]), None)
     if not (isinstance(found, type) and issubclass(found, errors.ContainersError)):
         found = errors.ContainersError
-    raise found(str(obj.get("message", "unknown error")), str(obj.get("hint", "")))
+    place = obj.get("place", {}) if found is errors.BuildError else {}
+    raise found(str(obj.get("message", "unknown error")), str(obj.get("hint", "")), **place)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..commands.complete import candidates
 from ..commands.frontend import native_engine
+from .frontend import SETS
 
 _MAGIC = re.compile(r"(?:^|=|;)\s*%{1,2}container\s+(.*)$", re.DOTALL)
 _MATCHER = "_pycontainers_matcher"
@@ -15,6 +16,8 @@ _MATCHER = "_pycontainers_matcher"
 
 def names(kind: str) -> list[str]:
     """Names of containers or images, from this machine's own files; a machine without an engine completes nothing."""
+    if kind == "set":
+        return list(SETS.sets)
     engine = native_engine()
     if kind == "image":
         return [name for info in engine.images() for name in info.names]

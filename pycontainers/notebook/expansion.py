@@ -19,6 +19,7 @@ from ..objects import Container, Image
 
 # {name}, {name.attribute}, {name[0]}; not {{…}} (Go templates), not ${…} (shells), not JSON (no name after the brace).
 _FIELD = re.compile(r"(?<![{$])\{([A-Za-z_]\w*)((?:\.[A-Za-z_]\w*|\[\d+\])*)\}(?!\})")
+_PLACES = ("src=", "source=", "dest=")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -105,6 +106,12 @@ def _host_path(text: str, form: str, environ: Mapping[str, str]) -> str:
         return _environment(source, text, environ) + colon + rest
     if form == "mount":
         items = [_environment(item, text, environ) if item.startswith(("source=", "src=")) else item for item in text.split(",")]
+        return ",".join(items)
+    if form == "value":
+        name, equals, value = text.partition("=")
+        return name + equals + _environment(value, text, environ)
+    if form == "output" and "=" in text:
+        items = [_environment(item, text, environ) if item.startswith(_PLACES) else item for item in text.split(",")]
         return ",".join(items)
     return _environment(text, text, environ)
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from IPython.core.error import StdinNotImplementedError
 
-from ..commands.lines import LineProgress
+from ..commands.inline import FileSets
+from ..commands.lines import lines
 from ..errors import UsageError
 from ..events import Work
 from ..protocol import OnOutput, Session
@@ -17,6 +18,8 @@ from ..text import EscapeFilter
 from . import surroundings
 
 T = TypeVar("T")
+SETS = FileSets()
+"""The sets of files of this kernel: loading the extension anew loses none."""
 
 
 class NotebookFrontend:
@@ -35,7 +38,7 @@ class NotebookFrontend:
             from .progress import show
 
             return show(work, done)
-        return LineProgress(lambda line: None if form == "quiet" else print(line), done).follow(work)
+        return lines(form, print, done).follow(work)
 
     def ask(self, question: str, hidden: bool = False) -> str:
         """By the page's own field below the cell; a password goes neither into the notebook nor into a history."""

@@ -16,7 +16,7 @@ from ..commands.system import overview
 from ..errors import ContainersError, UsageError
 from ..results import Text
 from . import expansion
-from .frontend import NotebookFrontend
+from .frontend import SETS, NotebookFrontend
 
 _OUT = Option(("--out", "-o"), "keep the result in this variable instead of showing it", "NAME")
 
@@ -80,7 +80,8 @@ class ContainerMagics(Magics):
         body = self._body(verb, cell)
         expansion.expand_host_paths(verb, args, os.environ)
         try:
-            result = call(Context(native_engine, frontend, written=line), verb.function, args, body)
+            context = Context(native_engine, frontend, written=line, variables=self._shell.user_ns, files=SETS)
+            result = call(context, verb.function, args, body)
         finally:
             frontend.close()
         if out is None:

@@ -26,7 +26,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
 
 @pytest.fixture
 def command(engine: FakeEngine) -> Any:
-    """``command("run -d host", body)`` -> what the verb returns; ``command.frontend`` keeps what it streamed."""
+    """``command("run -d host", body)`` -> what the verb returns; ``command.frontend`` keeps what it streamed.
+
+    ``command.files``: sets of files, as a notebook has them; None as in a shell.
+    """
     import shlex
 
     from pycontainers.commands.declare import find, parse
@@ -37,7 +40,8 @@ def command(engine: FakeEngine) -> Any:
     def run(line: str, body: str | None = None) -> Any:
         words = shlex.split(line)
         verb = find(words[0])
-        return verb.function(Context(lambda: engine, frontend), parse(verb, words[1:]), body)
+        return verb.function(Context(lambda: engine, frontend, files=run.files), parse(verb, words[1:]), body)
 
     run.frontend = frontend  # type: ignore[attr-defined]
+    run.files = None  # type: ignore[attr-defined]
     return run

@@ -204,6 +204,11 @@ class FakeEngine:
 
         return work()
 
+    def export_folder(self, name: str, folder: str) -> Any:
+        self.calls.append(("export_folder", name, folder))
+        yield Done(folder, 0.1)
+        return 0
+
     def images(self) -> list[ImageInfo]:
         return list(self.pictures.values())
 

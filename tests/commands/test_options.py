@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ from hypothesis import strategies as st
 from pycontainers.commands.attachments import parse_mount, parse_port, parse_volume, port_list, tmpfs_list, volume_list
 from pycontainers.commands.options import (
     RunOptions,
-    build_request,
     container_config,
     environment,
     exec_config,
 )
-from pycontainers.errors import LimitError, NotFound, UsageError
+from pycontainers.errors import LimitError, UsageError
 from pycontainers.protocol import Mount, Port
 
 
@@ -168,18 +166,3 @@ def test_typed_options_name_every_parameter() -> None:
     options = {run.PLURAL.get(option.dest, option.dest) for option in find("create").options} - {"interactive"} - of_the_call
     assert set(RunOptions.__annotations__) == options
     assert set(inspect.signature(pc.create).parameters) == options | {"image", "command", "pull", "platform"}
-
-
-def test_build_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TOKEN", "t")
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "Dockerfile").write_text("FROM host\n")
-    request = build_request("app", ("x",), build_args=["A=1", "TOKEN", "NOT_SET_ANYWHERE"])
-    assert request.dockerfile == "FROM host\n" and request.context == str(tmp_path / "app")
-    assert request.build_args == {"A": "1", "TOKEN": "t"}
-    assert build_request("FROM host\n").context == os.fspath(tmp_path)
-    with pytest.raises(NotFound, match="Dockerfile"):
-        build_request("missing")
-    with pytest.raises(NotFound, match="not a folder"):
-        build_request("FROM host\n", context="missing")

@@ -18,11 +18,13 @@ from fake_engine import FakeEngine
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """The engine in memory in place of the native one."""
     import pycontainers.notebook.completion
+    import pycontainers.notebook.frontend
     import pycontainers.notebook.magics
 
     found = FakeEngine()
     for module in (pycontainers.notebook.magics, pycontainers.notebook.completion):
         monkeypatch.setattr(module, "native_engine", lambda: found)
+    monkeypatch.setattr(pycontainers.notebook.frontend.SETS, "sets", {})
     return found
 
 

@@ -64,7 +64,7 @@ def hostile(shell: Any, engine: FakeEngine) -> Any:
     ["ps", "ps -a", "logs {box.id}", "doctor", "images", "history visits", "stats --table", "stats {box.id} --static"],
 )
 def test_nothing_from_a_container_speaks_html(shell: Any, engine: FakeEngine, hostile: Any, line: str) -> None:
-    shell.run_cell_magic("container", "build -t visits -o built --progress quiet", "FROM host\n")
+    shell.run_cell_magic("container", "build -t visits --out built --progress quiet", "FROM host\n")
     engine.pictures[HOSTILE] = replace(engine.pictures["visits"], names=(HOSTILE,))
     engine.checks = [replace(check, why=HOSTILE, name=HOSTILE) for check in engine.checks]
     shell.user_ns["box"] = hostile

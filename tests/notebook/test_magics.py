@@ -143,6 +143,28 @@ def test_completion(shell: Any, engine: FakeEngine) -> None:
     assert "--memory" not in complete("print('--mem")
 
 
+def test_files_and_variables_of_a_notebook_reach_a_build(
+    shell: Any, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    shell.user_ns.update(version=3, password="secret")
+    shell.run_cell_magic("container", "file app src/{version}.py", "print({x})\n")
+    line = "build --context app --build-arg version --build-arg TEXT=v{version} --secret id=key,env=password --output type=docker"
+    shell.run_cell_magic("container", f"{line} --build-context lib=$PLACE -o $PLACE/out --cache-to type=local,dest=$PLACE/c", "FROM $A\n")
+    request = engine.calls[-2][1]
+    assert request.files == {"src/3.py": b"print({x})\n"} and request.build_args == {"version": "3", "TEXT": "v3"}
+    assert request.secrets == {"key": b"secret"} and request.contexts == {"lib": str(tmp_path)} and request.dockerfile == "FROM $A\n"
+    assert request.cache_to == (f"type=local,dest={tmp_path}/c",) and engine.calls[-1] == (
+        "export_folder",
+        "sha256:" + "2" * 64,
+        f"{tmp_path}/out",
+    )
+    assert shell.Completer.complete(None, "%container build --files ", 25)[1] == ["app"]
+    shell.run_line_magic("reload_ext", "pycontainers")
+    assert "src/3.py" in repr(shell.run_line_magic("container", "file"))
+
+
 def test_unloading_takes_everything_away(shell: Any) -> None:
     matchers, formatters = len(shell.Completer.custom_matchers), len(shell.display_formatter.formatters["text/html"].type_printers)
     configurables = len(shell.configurables)
