@@ -20,6 +20,7 @@ from ..network import names as network_names
 from ..paths import Paths
 from ..protocol import ContainerConfig, Port
 from ..runtime import client, init_program, isolation, recover, state
+from ..runtime.confine import OWN_INIT
 from ..runtime.marks import mark
 from ..runtime.privileges import privileges_of
 from ..runtime.spec import INIT, Facts, command_of, oci_spec
@@ -80,6 +81,7 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
         spec["process"]["rlimits"] += [limit for limit in rlimits if limit["type"] not in asked]
         if config.init:
             spec["mounts"].append(bind(init_program.path(str(paths.home)), INIT, facts.idmapped, "ro"))
+            spec["annotations"][OWN_INIT] = "true"
         if config.privileged:
             spec["mounts"] += device_binds([(node, node) for node in devices.of_the_machine()])
         if config.read_only:

@@ -23,6 +23,9 @@ from ..errors import CommandNotExecutable, CommandNotFound, ContainersError
 from ..linux import capabilities, idmap, mounts, scheduling, seccomp, syscalls
 from . import users
 
+OWN_INIT = "io.pycontainers.init"
+"""The annotation of a container whose program is :mod:`.init_program`."""
+
 
 class Confinement:
     """What :func:`become` needs, computed before any fork so that nothing is imported or compiled inside.
@@ -38,6 +41,9 @@ class Confinement:
             _caps(caps, name) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
         )
         self.last_cap = capabilities.last()
+        #: The program is our own init, which takes signals blocked: process 1 has no default action, so one that came between execve and
+        #: its first instruction would be lost if it were not blocked (kill(2), pid_namespaces(7)).
+        self.signals_wait = False
         self.no_new_privileges = bool(process.get("noNewPrivileges"))
         self.program = program
         self.args: list[str] = process["args"]
@@ -127,7 +133,7 @@ def become(
         gate()
     os.umask(what.umask)
     _limit(what.rlimits)
-    _default_signals()
+    _default_signals(what.signals_wait)
     _label(what.labels)
     held = capabilities.permitted_mask()
     if what.program and not what.no_new_privileges:
@@ -252,11 +258,11 @@ def _make_cwd(path: str, uid: int, gid: int) -> None:
         raise ContainersError(f"working directory {path}: {error.strerror}", "choose another with -w") from None
 
 
-def _default_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and ignored signals survive execve."""
+def _default_signals(blocked: bool) -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and ignored signals survive execve; so does what is blocked."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() if blocked else ())
 
 
 def _candidates(command: str, path: str) -> list[str]:

@@ -21,7 +21,7 @@ from ..linux import mounts, namespaces, pty, seccomp, sockets, syscalls
 from ..linux.cgroups import enter
 from ..linux.idmap import set_groups
 from . import hooks, inside, marks
-from .confine import Confinement, become, only_descriptor, only_descriptors
+from .confine import OWN_INIT, Confinement, become, only_descriptor, only_descriptors
 from .marks import mark
 from .rootfs import PROPAGATION, Device, Outside
 
@@ -76,6 +76,7 @@ class Task:
         self.spec, self.outside, self.stdio, self.hierarchies = spec, outside, stdio, hierarchies
         self.entrances, self.program, self.wait = list(entrances), program, wait or Waiting()
         self.confinement = Confinement(spec["process"], program)
+        self.confinement.signals_wait = OWN_INIT in (spec.get("annotations") or {})
 
 
 class Init:
