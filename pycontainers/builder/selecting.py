@@ -190,10 +190,9 @@ def _read(source: Source, node: Node) -> bytes:
     """The digest of a file's content and of its attributes, or of a folder's attributes."""
     if not node.path:  # laid over the context
         return hashlib.sha256(_whole(source, node)).digest() if stat.S_ISREG(node.stat.st_mode) else remembered.NOTHING
-    began = remembered.now()
     fd = source.open(node)
     try:
-        found = os.fstat(fd)
+        found, began = source.known.settled(fd, os.fstat(fd))
         if stat.S_IFMT(found.st_mode) != stat.S_IFMT(node.stat.st_mode):
             raise CopyError(f"{node.real} changed while it was read", "build again")
         value = remembered.read(fd) if stat.S_ISREG(found.st_mode) else b""
