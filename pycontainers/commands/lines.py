@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..building import instruction
 from ..events import Done, Event, Note, StepFailed, StepFinished, StepOutput, StepStarted, Transfer, Work
 from ..text import EscapeFilter, one_line
 from ..transfers import Transfers, line
@@ -34,7 +35,7 @@ class LineProgress:
     def handle(self, event: Event) -> None:
         if isinstance(event, StepStarted):
             stage = f"{one_line(event.stage)} " if event.stage else ""
-            self._write(f"#{event.index} [{stage}{event.index}/{event.total}] {one_line(event.text)}")
+            self._write(f"#{event.index} [{stage}{event.index}/{event.total}] {instruction(event.text)}")
         elif isinstance(event, StepOutput):
             self._output(event)
         elif isinstance(event, StepFinished):

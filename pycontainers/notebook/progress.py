@@ -1,50 +1,35 @@
-"""A build, or a transfer, as one display that is updated in place: a line per step, output of the running one, all of a failed one."""
+"""A build, or a transfer, as one display that is updated in place: a line per step, the last output of what runs, all of what failed.
+
+What is drawn stays small however long a build is (see :mod:`pycontainers.building`): ten times a second it goes to the page.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
-from ..events import Done, Event, Note, Progress, StepFinished, StepOutput, StepStarted, Transfer, Work
+from ..building import Group, Step, Steps
+from ..events import Done, Event, Note, Progress, Transfer, Work
 from ..metrics.series import format_bytes
-from ..text import EscapeFilter, clean, one_line
+from ..text import one_line
 from ..transfers import Row, Transfers, bar
 from . import html
 
 T = TypeVar("T")
 _TAIL = 5
-_KEEP = 1 << 20
+_WIDTH = 400  # characters of a running step's line, and of an instruction
+_NOTES = 30
 _PERIOD = 0.1
-_ICONS = {"running": "▶", "done": "✓", "cached": "✓", "failed": "✗"}
-_COLORS = {"running": html.LINK, "done": html.GOOD, "cached": html.MUTED, "failed": html.BAD}
-
-
-@dataclass
-class Step:
-    index: int
-    total: int
-    stage: str
-    text: str
-    started: float
-    state: str = "running"
-    seconds: float = 0.0
-    output: str = ""
-    filters: dict[str, EscapeFilter] = field(default_factory=dict)
-
-    def feed(self, stream: str, data: bytes) -> None:
-        text = self.filters.setdefault(stream, EscapeFilter()).feed(data)
-        self.output = (self.output + text)[-_KEEP:]
-
-    def lines(self) -> list[str]:
-        """Its output as lines; of a line that was drawn over by carriage returns only what stood last."""
-        return [clean(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in self.output.split("\n") if line.strip()]
+_ICONS = {"running": "▶", "done": "✓", "cached": "✓", "failed": "✗", "cancelled": "⊘"}
+_COLORS = {"running": html.LINK, "done": html.GOOD, "cached": html.MUTED, "failed": html.BAD, "cancelled": html.WARN}
+_ROW = "display:flex;gap:.6em;align-items:baseline"
+_LABEL = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-family:var(--jp-code-font-family, monospace)"
 
 
 class BuildView:
-    """The state of a build or a transfer as it is drawn. ``handle`` takes events, ``failed`` marks what was running as failed.
+    """The state of a build or a transfer as it is drawn. ``handle`` takes events, ``failed`` marks what was running as ended.
 
     :param word: what is said of the result at the end: ``built NAME in 1.20 s``.
     """
@@ -52,60 +37,73 @@ class BuildView:
     def __init__(self, word: str = "built") -> None:
         self.word = word
         self.transfers = Transfers()
-        self.steps: dict[int, Step] = {}
-        self.notes: list[str] = []
+        self.steps = Steps()
+        self.notes: dict[str, int] = {}
         self.done = ""
         self.moved = ""
+        self.over = False
         self.lock = threading.Lock()
+        self._drawn: dict[int, tuple[str, str]] = {}
 
     def handle(self, event: Event) -> None:
         with self.lock:
-            if isinstance(event, StepStarted):
-                self.steps[event.index] = Step(event.index, event.total, event.stage, event.text, time.monotonic())
-            elif isinstance(event, StepOutput) and event.index in self.steps:
-                self.steps[event.index].feed(event.stream, event.data)
-            elif isinstance(event, StepFinished) and event.index in self.steps:
-                step = self.steps[event.index]
-                step.seconds, step.state = event.seconds, "cached" if event.cached else "done"
-            elif isinstance(event, Note):
-                self.notes.append(event.text)
+            if self.steps.handle(event, time.monotonic()):
+                return
+            if isinstance(event, Note):
+                self.notes[event.text] = self.notes.get(event.text, 0) + 1
             elif isinstance(event, Progress):
                 self.moved = f"{event.text}: {format_bytes(event.done)}"
             elif isinstance(event, Transfer):
                 self.transfers.handle(event)
             elif isinstance(event, Done):
-                self.done = f"{self.word} {event.name} in {event.seconds:.2f} s"
+                result = self.steps.result()
+                self.done = f"{self.word} {event.name} in {event.seconds:.2f} s" + (f" · {result}" if result else "")
+                self.over = True
 
-    def failed(self) -> None:
+    def failed(self, interrupted: bool = False) -> None:
         with self.lock:
+            self.over = True
             self.transfers.failed()
-            for step in self.steps.values():
-                if step.state == "running":
-                    step.state, step.seconds = "failed", time.monotonic() - step.started
+            self.steps.broken_off(time.monotonic(), interrupted)
 
     def bundle(self) -> dict[str, str]:
         with self.lock:
-            return {"text/plain": self._plain(), "text/html": self._html()}
+            now = time.monotonic()
+            return {"text/plain": self._plain(now), "text/html": self._html(now)}
 
-    def _rows(self) -> list[tuple[Step, str, str, list[str]]]:
-        """``(step, place, time, lines of output to show)`` in order."""
-        found = []
-        for step in (self.steps[index] for index in sorted(self.steps)):
-            seconds = time.monotonic() - step.started if step.state == "running" else step.seconds
-            took = "CACHED" if step.state == "cached" else f"{seconds:.1f} s"
-            lines = step.lines() if step.state == "failed" else step.lines()[-_TAIL:] if step.state == "running" else []
-            found.append((step, f"[{one_line(step.stage) + ' ' if step.stage else ''}{step.index}/{step.total}]", took, lines))
-        return found
+    def plain(self) -> str:
+        with self.lock:
+            return self._plain(time.monotonic())
 
-    def _plain(self) -> str:
+    def _output(self, step: Step) -> list[str]:
+        if step.state == "failed":
+            return step.tail.all()
+        return [line[:_WIDTH] for line in step.tail.last(_TAIL)] if step.state == "running" else []
+
+    def _status(self, now: float) -> str:
+        """The last line: how it ended, or how far it is."""
+        if self.done or self.over or not self.steps.rows:
+            return self.done
+        return self.steps.summary(now)
+
+    def _told(self) -> list[str]:
+        notes = [one_line(note) + (f" ({count} times)" if count > 1 else "") for note, count in list(self.notes.items())[:_NOTES]]
+        return [*notes, *([f"{len(self.notes) - _NOTES} more notes"] if len(self.notes) > _NOTES else [])]
+
+    def _plain(self, now: float) -> str:
         parts = []
-        for step, place, took, lines in self._rows():
-            parts.append(f"{_ICONS[step.state]} {place} {one_line(step.text)}  {took}")
-            parts += [f"    {line}" for line in lines]
+        for item in self.steps.shown(self.over):
+            if isinstance(item, Group):
+                parts.append(f"  … {item}")
+                continue
+            parts.append(f"{_ICONS[item.state]} {item.place} {item.label[:_WIDTH]}  {item.took(now)}")
+            parts += [f"    because {reason}" for reason in item.why]
+            parts += [f"    {line}" for line in self._output(item)]
         parts += self._plain_transfers()
-        parts += [f"△ {one_line(note)}" for note in self.notes]
-        parts += [one_line(self.moved)] if self.moved and not self.done else []
-        return "\n".join([*parts, one_line(self.done)] if self.done else parts) or "build starts"
+        parts += [f"△ {note}" for note in self._told()]
+        parts += [one_line(self.moved)] if self.moved and not self.over else []
+        status = one_line(self._status(now))
+        return "\n".join([*parts, status] if status else parts) or "build starts"
 
     def _plain_transfers(self) -> list[str]:
         now, rows = time.monotonic(), self.transfers.rows.values()
@@ -117,24 +115,54 @@ class BuildView:
         total = self.transfers.summary(now)
         return [*parts, f"  {total}"] if total else parts
 
-    def _html(self) -> str:
+    def _html(self, now: float) -> str:
         parts = []
-        for step, place, took, lines in self._rows():
-            sign = html.colored(_ICONS[step.state], _COLORS[step.state])
-            label = f'<span style="font-family:var(--jp-code-font-family, monospace)">{html.text(step.text)}</span>'
-            parts.append(f"<div>{sign} {html.muted(place)} {label} {html.muted(took)}</div>")
-            if lines:
-                parts.append(
-                    html.block("\n".join(lines), f"border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
-                )
+        if self.steps.rows:
+            rows = [self._item(item, now) for item in self.steps.shown(self.over)]
+            # What is longer than a screen scrolls, when it is no longer redrawn.
+            scroll = ";max-height:45em;overflow:auto" if self.over and len(rows) > 40 else ""
+            focus = ' tabindex="0"' if scroll else ""
+            parts.append(f'<div role="list" aria-label="steps"{focus} style="max-width:100%{scroll}">{"".join(rows)}</div>')
         parts.append(self._transfer_table())
-        parts += [f"<div>{html.colored('△ ' + one_line(note), html.WARN)}</div>" for note in self.notes]
-        if self.moved and not self.done:
+        parts += [f"<div>{html.colored('△', html.WARN)} {html.text(note)}</div>" for note in self._told()]
+        if self.moved and not self.over:
             parts.append(f"<div>{html.muted(one_line(self.moved))}</div>")
-        if self.done:
-            parts.append(f"<div><b>{html.text(self.done)}</b></div>")
-        label = "transfer" if self.transfers.rows and not self.steps else "build"
-        return f'<div role="log" aria-label="{label}">{"".join(parts) or "build starts"}</div>'
+        if status := self._status(now):
+            parts.append(f"<div><b>{html.text(status)}</b></div>" if self.done else f"<div>{html.muted(status)}</div>")
+        label = "transfer" if self.transfers.rows and not self.steps.rows else "build"
+        # Read out when it is over: what changes ten times a second would never be read to its end.
+        live = 'aria-live="polite"' if self.over else 'aria-live="off" aria-busy="true"'
+        return f'<div role="log" aria-label="{label}" {live}>{"".join(parts) or "build starts"}</div>'
+
+    def _item(self, item: Step | Group, now: float) -> str:
+        if isinstance(item, Step):
+            return self._step(item, now)
+        if not self.over:
+            return f'<div role="listitem">{html.muted(f"… {item}")}</div>'
+        inside = "".join(self._step(step, now) for step in item.steps)
+        return (
+            f'<details role="listitem"><summary style="color:{html.MUTED}">{html.text(item)}</summary>'
+            f'<div role="list" style="padding-left:1em">{inside}</div></details>'
+        )
+
+    def _step(self, step: Step, now: float) -> str:
+        """A row, and below it why it ran and what it said. Of what is over it is made once."""
+        known = self._drawn.get(step.index)
+        if known is not None and known[0] == step.state != "running":
+            return known[1]
+        icon = f'<span role="img" aria-label="{step.state}" style="color:{_COLORS[step.state]}">{_ICONS[step.state]}</span>'
+        full = html.attribute(step.label[: 4 * _WIDTH])
+        label = f'<span style="{_LABEL}" title="{full}">{html.text(step.label[:_WIDTH])}</span>'
+        color = _COLORS[step.state] if step.state in ("failed", "cancelled") else html.MUTED
+        time_taken = f'<span style="color:{color};white-space:nowrap;font-variant-numeric:tabular-nums">{html.text(step.took(now))}</span>'
+        place = f'<span style="color:{html.MUTED};white-space:nowrap">{html.text(step.place)}</span>'
+        parts = [f'<div style="{_ROW}">{icon}{place}{label}{time_taken}</div>']
+        parts += [f'<div style="padding-left:2.2em">{html.muted(f"because {reason}")}</div>' for reason in step.why]
+        if lines := self._output(step):
+            parts.append(_output_block(step, "\n".join(lines)))
+        drawn = f'<div role="listitem">{"".join(parts)}</div>'
+        self._drawn[step.index] = (step.state, drawn)
+        return drawn
 
     def _transfer_table(self) -> str:
         """An item a row: icon, name, bar, and in words what the bar shows."""
@@ -149,6 +177,16 @@ class BuildView:
         total = self.transfers.summary(now)
         below = f"<div>{html.muted(total)}</div>" if total else ""
         return f'<table role="presentation" style="border-collapse:collapse;background:transparent;font-size:inherit">{rows}</table>{below}'
+
+
+def _output_block(step: Step, text: str) -> str:
+    """What it said; of a failed step all of it, scrolled to its end (that is what a reversed column does without a script)."""
+    inner = html.block(text, f"border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
+    if step.state != "failed":
+        return inner
+    label = html.attribute(f"output of step {step.index}")
+    style = "display:flex;flex-direction:column-reverse;max-height:30em;overflow:auto"
+    return f'<div role="region" aria-label="{label}" tabindex="0" style="{style}">{inner}</div>'
 
 
 _CELL = "text-align:left;padding:.1em .75em .1em 0;border:0;background:transparent;white-space:nowrap"
@@ -194,10 +232,10 @@ class _Ticker:
             self._draw()
 
     def _draw(self) -> None:
-        bundle = self._view.bundle()
-        if bundle["text/plain"] != self._shown:
-            self._shown = bundle["text/plain"]
-            self._handle.update(bundle, raw=True)
+        shown = self._view.plain()
+        if shown != self._shown:
+            self._shown = shown
+            self._handle.update(self._view.bundle(), raw=True)
 
 
 def show(work: Work[T], word: str = "built") -> T:
@@ -218,6 +256,6 @@ def show(work: Work[T], word: str = "built") -> T:
         except StopIteration as stop:
             result: T = stop.value
             return result
-        except BaseException:
-            view.failed()
+        except BaseException as error:
+            view.failed(not isinstance(error, Exception))
             raise

@@ -206,4 +206,6 @@ def test_build_view() -> None:
     assert "✓ [app 2/3]" in plain and "1.5 s" in plain and "line 19" not in plain
     assert "✗ [app 3/3]" in plain and "why 0" in plain and "    100%" in plain and "△ weaker" in plain
     view.handle(Done("x", 2.0))
-    assert view.bundle()["text/plain"].endswith("built x in 2.00 s") and not re.search("<b>(?!built)", view.bundle()["text/html"])
+    assert view.bundle()["text/plain"].endswith("built x in 2.00 s · 1 of 3 steps cached") and not re.search(
+        "<b>(?!built)", view.bundle()["text/html"]
+    )
