@@ -16,7 +16,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -234,7 +234,17 @@ class Store(Records):
                 self.lease(os.path.dirname(layer.path))
         return layer
 
-    def remember(self, key: str, layer: Layer) -> None:
+    def cache_mount(self, id: str) -> str:
+        """The folder of a build's cache (``RUN --mount=type=cache``), made when it is not there."""
+        path = f"{self.root}/cachemounts/{hashlib.sha256(id.encode()).hexdigest()[:32]}"
+        os.makedirs(path, 0o755, exist_ok=True)
+        return path
+
+    def cache_facts(self) -> Iterator[dict[str, Any]]:
+        """What is known of the steps in the cache."""
+        return iter(())
+
+    def remember(self, key: str, layer: Layer, facts: dict[str, Any] | None = None) -> None:
         """Let a build step with this key have this layer from now on."""
         data = compact({"diff_id": layer.diff_id, "chain_id": layer.chain_id, "size": layer.size})
         durable.write(self.ingest, self.cache_path(key), data)

@@ -134,6 +134,20 @@ class View:
                 break
         return sorted(names)
 
+    def whole(self, node: Node) -> str | None:
+        """Where on the host all of a file or folder lies, with nothing of it in another layer; None where several have a part."""
+        if not stat.S_ISDIR(node.stat.st_mode):
+            return node.path
+        if any(folder.startswith(node.real.rstrip("/") + "/") for folder in self.rootfs.folders if folder != "/"):
+            return None
+        found = 0
+        for place in self._stack(node.real):
+            entry, ended = place.find(node.real)
+            found += entry is not None
+            if ended:
+                break
+        return node.path if found == 1 else None
+
     def _parent(self, path: str) -> str:
         clean = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
         folder, name = os.path.split(clean)

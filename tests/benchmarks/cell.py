@@ -118,9 +118,10 @@ def exec_true(container: str) -> float:
     return taken
 
 
-def build(context: str, text: str, tag: str) -> float:
+def build(context: str, dockerfile: str, tag: str, no_cache: bool = False) -> float:
+    """``dockerfile``: its text, or its path."""
     begun = time.perf_counter()
-    pc.build(text, tag, context=context)
+    pc.build(dockerfile, tag, context=context, no_cache=no_cache)
     return time.perf_counter() - begun
 
 

@@ -23,15 +23,18 @@ class HereRunner:
     def __init__(self) -> None:
         self.calls: list[dict] = []
 
-    def run(self, *, rootfs, tree, argv, env, cwd, user, network) -> Generator[tuple[str, bytes], None, int]:
-        self.calls.append({"argv": argv, "env": env, "cwd": cwd, "user": user, "network": network, "tree": tree})
-        with subprocess.Popen(argv, cwd=tree, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    def run(self, command, rootfs, tree, cancellation) -> Generator[tuple[str, bytes], None, int]:
+        seen = {name: getattr(command, name) for name in ("argv", "env", "cwd", "user", "network", "mounts", "files")}
+        self.calls.append(seen | {"tree": tree})
+        with subprocess.Popen(command.argv, cwd=tree, env=command.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              start_new_session=True) as process, cancellation.ending(lambda: os.killpg(process.pid, 9)):
             try:
                 while data := os.read(process.stdout.fileno(), 65536):
                     yield "stdout", data
             except GeneratorExit:
-                process.kill()
+                os.killpg(process.pid, 9)
                 raise
+        cancellation.check()
         return process.returncode
 
 
