@@ -12,8 +12,8 @@ Mode = Callable[[int], int]
 """st_mode of a file → its permission bits, set-id and sticky ones included."""
 
 _UMASK = 0o022  # who is not named in a symbolic mode gets nothing that this forbids; a constant, for a build must not depend on ours
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)\Z")
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)\Z")
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111}
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
 
@@ -44,7 +44,7 @@ def _apply(text: str, mode: int) -> int:
                 bits &= ~wanted
             else:
                 # A folder keeps its set-id bits unless they are named: chmod(1) of GNU and BSD.
-                cleared = reach & 0o777 if folder and "s" not in letters else reach & (0o6777 if "o" not in named else 0o7777)
+                cleared = reach & 0o1777 if folder and "s" not in letters else reach
                 bits = bits & ~cleared | wanted
     return bits
 
