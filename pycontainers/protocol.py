@@ -420,7 +420,9 @@ class DiskUsage:
 
 @dataclass(frozen=True)
 class Problem:
-    """What ``verify`` found: ``kind`` is blob, image, name, layer or lease; ``what`` one line with what to do about it; ``path`` where."""
+    """What ``verify`` found: ``kind`` is blob, image, name, layer, cache or lease; ``what`` one line with what to do about it; ``path``
+    where.
+    """
 
     kind: str
     what: str
@@ -630,6 +632,14 @@ class Engine(Protocol):
     def image_history(self, name: str) -> list[ImageHistory]: ...
 
     def prune(self) -> Pruned: ...
+
+    def prune_builds(self, all: bool = False, keep_bytes: int | None = None, until: float = 0.0) -> Pruned:
+        """Remove what only the build cache keeps: finished steps' layers that no image has, and cache mounts; nothing that a build uses.
+
+        :param all: also forget the steps whose layers an image has. :param keep_bytes: what was used longest ago goes first, until no more
+            than this is left. :param until: unix seconds; what was used later stays, 0 for no such limit.
+        """
+        ...
 
     def pull(self, name: str, platform: str = "", all_tags: bool = False) -> Work[list[ImageInfo]]:
         """Get an image from its registry. ``platform``: ``linux/arm64``, "" for this machine's.

@@ -21,7 +21,7 @@ from ..images import layers, reference
 from ..images.reference import Reference
 from ..images.store import Image, Store
 from ..paths import Paths
-from ..protocol import DiskItem, DiskUsage, ImageInfo, Problem
+from ..protocol import DiskItem, DiskUsage, ImageInfo, Problem, Pruned
 from ..runtime import state
 from . import inside
 from .refusals import in_one_line
@@ -228,6 +228,13 @@ class Shipping(abc.ABC):
         if size is None:
             return None
         return DiskItem(record["name"], container_id, size, 0, size, record["created"], int(now.get("status") in state.ACTIVE))
+
+    def prune_builds(self, all: bool = False, keep_bytes: int | None = None, until: float = 0.0) -> Pruned:
+        self._begin()
+        if inside.needed():
+            found: Pruned = inside.call(self.paths, "prune_builds", all, keep_bytes, until)
+            return found
+        return self.store.prune_builds(all, keep_bytes, until)
 
     def verify(self, repair: bool = False) -> Work[list[Problem]]:
         from ..images.verify import verify

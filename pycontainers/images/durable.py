@@ -45,20 +45,25 @@ def abandoned(path: str) -> bool:
         return False
 
 
-def write(workshop: str, path: str, data: bytes) -> None:
-    """Temporary file in ``workshop`` (same file system) → fsync → rename → fsync of the folder."""
+def write(workshop: str, path: str, data: bytes, synced: bool = True) -> None:
+    """Temporary file in ``workshop`` (same file system) → fsync → rename → fsync of the folder.
+
+    :param synced: False: without the fsyncs, for what may be lost, or be empty, after a power cut.
+    """
     temporary = f"{workshop}/{fresh_name()}"
     try:
         with open(temporary, "xb", opener=_private) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    sync_folder(os.path.dirname(path))
+    if synced:
+        sync_folder(os.path.dirname(path))
 
 
 @contextlib.contextmanager

@@ -19,7 +19,10 @@ from . import durable, reference
 
 _OWN_LEASE = 600.0  # seconds: a layer that this very process made and put in no image is a failed build's, and may go after that
 LEASE = 86400.0  # the same for other processes, while they live
-_FOLDERS = ("blobs/sha256", "manifests", "snapshots", "refs", "cache", "leases", "ingest", "host")
+MOUNT = "mount"
+"""The holder of a lease on a cache mount: for those who have just asked for it, and will have a lock on it in a moment."""
+_MOUNT_LEASE = 10.0
+_FOLDERS = ("blobs/sha256", "manifests", "snapshots", "refs", "cache", "facts", "contexts", "cachemounts", "leases", "ingest", "host")
 _GET_FLAGS, _SET_FLAGS, _TOP = 0x80086601, 0x40086602, 0x00020000  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL (linux/fs.h)
 _SNAPSHOT = 32  # characters of a snapshot's name; a blob's has 64
 
@@ -187,7 +190,7 @@ class Records:
     # -- leases: what somebody counts on and no image refers to yet
 
     def lease(self, path: str, holder: str = "") -> None:
-        """Of a snapshot's folder or a blob. Also makes one last longer that is there.
+        """Of a snapshot's folder, a blob, or (holder :data:`MOUNT`) a cache mount. Also makes one last longer that is there.
 
         :param holder: letters and digits: whose lease it is, where several in one process may want the same.
         """
@@ -206,18 +209,21 @@ class Records:
         return f"{self.root}/leases/{os.path.basename(path)}{'-' if holder else ''}{holder}-{durable.owner()}"
 
     def leased(self) -> set[str]:
-        """Snapshots and blobs under a lease that holds; leases of ended processes and failed builds are removed."""
+        """Snapshots, blobs and cache mounts under a lease that holds; leases of ended processes and failed builds are removed."""
         found, me, now = set(), durable.owner(), time.time()
         for entry in os.scandir(f"{self.root}/leases"):
+            name, _, rest = entry.name.partition("-")
+            mount = rest.startswith(f"{MOUNT}-")
             try:
                 age = now - entry.stat().st_mtime
-                if age > (_OWN_LEASE if entry.name.endswith(me) else LEASE) or durable.abandoned(entry.path):
+                longest = _MOUNT_LEASE if mount else _OWN_LEASE if entry.name.endswith(me) else LEASE
+                if age > longest or durable.abandoned(entry.path):
                     os.unlink(entry.path)
                     continue
             except FileNotFoundError:
                 continue  # its owner has released it
-            name = entry.name.partition("-")[0]
-            found.add(f"{self.root}/snapshots/{name}" if len(name) == _SNAPSHOT else self.blob_path(name))
+            folder = "cachemounts" if mount else "snapshots"
+            found.add(f"{self.root}/{folder}/{name}" if len(name) == _SNAPSHOT else self.blob_path(name))
         return found
 
 

@@ -16,7 +16,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ImageError, NotFound, UsageError, near
 from ..linux import trees
 from ..protocol import ImageHistory, ImageInfo, Pruned
-from . import collect, durable, host, layers, reference
+from . import build_cache, collect, durable, host, layers, reference
+from .build_cache import BuildCache
 from .collect import InUse
-from .records import Layer, Name, Record, Records, canonical, compact, digest, name_at, read_json
+from .records import Layer, Name, Record, canonical, compact, digest, name_at, read_json
 from .view import Rootfs
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Image:
         return self.layers[-1].chain_id if self.layers else f"host:{self.host}" if self.host else ""
 
 
-class Store(Records):
+class Store(BuildCache):
     """The images of one user. Cheap to make."""
 
     # -- looking up
@@ -226,29 +227,6 @@ class Store(Records):
             self.lease(folder, holder)
         return replace(layer, size=size)
 
-    def cached(self, key: str) -> Layer | None:
-        """The layer that a build step with this key made, if it is still here. It stays until this build has saved its image."""
-        with self.locked(shared=True):
-            layer = self.cache_entry(self.cache_path(key))
-            if layer is not None:
-                self.lease(os.path.dirname(layer.path))
-        return layer
-
-    def cache_mount(self, id: str) -> str:
-        """The folder of a build's cache (``RUN --mount=type=cache``), made when it is not there."""
-        path = f"{self.root}/cachemounts/{hashlib.sha256(id.encode()).hexdigest()[:32]}"
-        os.makedirs(path, 0o755, exist_ok=True)
-        return path
-
-    def cache_facts(self) -> Iterator[dict[str, Any]]:
-        """What is known of the steps in the cache."""
-        return iter(())
-
-    def remember(self, key: str, layer: Layer, facts: dict[str, Any] | None = None) -> None:
-        """Let a build step with this key have this layer from now on."""
-        data = compact({"diff_id": layer.diff_id, "chain_id": layer.chain_id, "size": layer.size})
-        durable.write(self.ingest, self.cache_path(key), data)
-
     def save_image(self, config: dict[str, Any], image_layers: list[Layer], host_identity: str) -> Image:
         """Write a config of ours and the record. The same input gives the same id. Its manifest is made when it is shipped.
 
@@ -319,6 +297,14 @@ class Store(Records):
     def prune(self, in_use: InUse = ()) -> Pruned:
         """See :func:`.collect.prune`."""
         return collect.prune(self, in_use)
+
+    def prune_builds(self, all: bool = False, keep_bytes: int | None = None, until: float = 0.0) -> Pruned:
+        """See :func:`.collect.prune_builds`."""
+        return collect.prune_builds(self, all, keep_bytes, until)
+
+    def bound_cache(self, keep_bytes: int | None = None) -> Pruned:
+        """See :func:`.collect.bound_cache`. ``keep_bytes`` None: :func:`.build_cache.limit`."""
+        return collect.bound_cache(self, build_cache.limit(self.root) if keep_bytes is None else keep_bytes)
 
     # -- inside
 

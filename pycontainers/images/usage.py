@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from ..protocol import DiskItem, DiskUsage
-from . import collect, ingest
+from . import build_cache, collect, ingest
 from .store import Store
 
 
@@ -30,7 +30,8 @@ def usage(store: Store, uses: Mapping[str, int]) -> list[DiskUsage]:
 
 
 def _cache(store: Store, of_images: set[str]) -> DiskUsage:
-    """Layers that no image has: of cached steps, of a build or a pull that goes on (active), or of one that was broken off."""
+    """Cache mounts, and layers that no image has: of cached steps, of a build or a pull that goes on (active), of one that was broken off.
+    """
     leased, items, active = store.leased(), [], 0
     for entry in sorted(os.scandir(f"{store.root}/snapshots"), key=lambda entry: entry.name):
         found = store.snapshot(entry.path)
@@ -39,6 +40,9 @@ def _cache(store: Store, of_images: set[str]) -> DiskUsage:
         active += entry.path in leased
         created = entry.stat(follow_symlinks=False).st_mtime
         items.append(DiskItem(entry.name, str(found["chain_id"]), int(found["size"]), 0, int(found["size"]), created, entry.path in leased))
+    for one in build_cache.mounts(store, leased):
+        active += one.in_use
+        items.append(DiskItem("cache mount", one.name, one.size, 0, one.size, one.used, int(one.in_use)))
     free = sum(item.size for item in items if not item.uses)
     return DiskUsage("Build cache", len(items), active, sum(item.size for item in items), free, tuple(items))
 

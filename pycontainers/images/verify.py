@@ -18,13 +18,14 @@ from typing import Any
 from ..errors import ContainersError
 from ..events import Progress, Work
 from ..protocol import Problem
-from . import durable, forms, layers, records
+from . import build_cache, durable, forms, layers, records
 from .apply import apply
 from .comparison import differences
 from .records import Layer
 from .store import Store
 
 _CHUNK = 1 << 20
+_HEX = re.compile(r"[0-9a-f]{64}\Z")
 _LEASE = re.compile(r"([0-9a-f]{32}|[0-9a-f]{64})(-[0-9a-z]+)?-[0-9]+-[0-9]+-[0-9a-f]+-[0-9]+\Z")
 
 
@@ -34,7 +35,7 @@ def verify(store: Store, repair: bool = False, running: Callable[[], set[str]] =
     :param running: ids of images that running containers stand on: their files are not replaced.
     """
     check = _Check(store, repair, running)
-    for step in (check.leases, check.blobs, check.layers, check.images, check.names):
+    for step in (check.leases, check.blobs, check.layers, check.images, check.names, check.builds):
         yield from step()
     return check.problems
 
@@ -261,6 +262,40 @@ class _Check:
             if what:
                 self._say("name", what, entry.path, partial(_unlink, entry.path))
         yield Progress("names", self._seen)
+
+    # -- the build cache
+
+    def builds(self) -> Iterator[Progress]:
+        """A step whose layer is gone is simply not known; what cannot be read is damage."""
+        for name, reader in (("cache", records.read_json), ("facts", build_cache.read_facts)):
+            for entry in sorted(os.scandir(f"{self.store.root}/{name}"), key=lambda entry: entry.name):
+                try:
+                    right = isinstance(reader(entry.path), dict) and _HEX.match(entry.name.removesuffix(".json"))
+                except FileNotFoundError:
+                    continue
+                except (OSError, ValueError):
+                    right = None
+                if not right:
+                    what = f"a finished step ({name}/{entry.name[:12]}) cannot be read: it runs again"
+                    self._say("cache", what, entry.path, partial(_unlink, entry.path))
+        for entry in sorted(os.scandir(f"{self.store.root}/cachemounts"), key=lambda entry: entry.name):
+            id = build_cache.mount_id(entry.path)
+            whole = os.path.isdir(f"{entry.path}/data") and self.store.mount_path(id) == entry.path
+            if not whole and os.path.lexists(entry.path):
+                what = f"cache mount {id or entry.name[:12]} is not whole: it begins empty"
+                self._say("cache", what, entry.path, partial(self._drop_mount, entry.path))
+        yield Progress("build cache", self._seen)
+
+    def _drop_mount(self, folder: str) -> bool:
+        with self.store.locked():
+            locks = build_cache.take(folder)
+            if locks is None:
+                return False
+            for fd in locks:
+                os.close(fd)
+            grave = durable.bury(self.store.ingest, folder)
+        durable.empty([grave])
+        return True
 
 
 def _layer(folder: str, found: dict[str, Any]) -> Layer | None:
