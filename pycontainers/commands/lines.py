@@ -42,7 +42,7 @@ class LineProgress:
             self._flush(event.index)
             self._write(f"#{event.index} " + ("CACHED" if event.cached else f"done in {event.seconds:.2f} s"))
             for reason in event.why.splitlines():
-                self._write(f"#{event.index} because {one_line(reason)}")
+                self._write(f"#{event.index} why: {one_line(reason)}")
         elif isinstance(event, StepFailed):
             self._flush(event.index)
             self._write(f"#{event.index} {'CANCELED' if event.cancelled else 'ERROR'} after {event.seconds:.2f} s")

@@ -97,7 +97,7 @@ class BuildView:
                 parts.append(f"  … {item}")
                 continue
             parts.append(f"{_ICONS[item.state]} {item.place} {item.label[:_WIDTH]}  {item.took(now)}")
-            parts += [f"    because {reason}" for reason in item.why]
+            parts += [f"    ↳ {reason}" for reason in item.why]
             parts += [f"    {line}" for line in self._output(item)]
         parts += self._plain_transfers()
         parts += [f"△ {note}" for note in self._told()]
@@ -157,7 +157,7 @@ class BuildView:
         time_taken = f'<span style="color:{color};white-space:nowrap;font-variant-numeric:tabular-nums">{html.text(step.took(now))}</span>'
         place = f'<span style="color:{html.MUTED};white-space:nowrap">{html.text(step.place)}</span>'
         parts = [f'<div style="{_ROW}">{icon}{place}{label}{time_taken}</div>']
-        parts += [f'<div style="padding-left:2.2em">{html.muted(f"because {reason}")}</div>' for reason in step.why]
+        parts += [f'<div style="padding-left:2.2em">{html.muted(f"↳ {reason}")}</div>' for reason in step.why]
         if lines := self._output(step):
             parts.append(_output_block(step, "\n".join(lines)))
         drawn = f'<div role="listitem">{"".join(parts)}</div>'
@@ -181,7 +181,7 @@ class BuildView:
 
 def _output_block(step: Step, text: str) -> str:
     """What it said; of a failed step all of it, scrolled to its end (that is what a reversed column does without a script)."""
-    inner = html.block(text, f"border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
+    inner = html.block(text, f"flex:none;border-left:3px solid {_COLORS[step.state]};margin-left:.4em;padding-left:.8em")
     if step.state != "failed":
         return inner
     label = html.attribute(f"output of step {step.index}")

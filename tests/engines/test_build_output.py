@@ -104,3 +104,8 @@ def test_a_failed_build_writes_nothing(context: Path) -> None:
     with pytest.raises(BuildError):
         pc.build("FROM scratch\nCOPY missing /\n", output="type=tar,dest=root.tar")
     assert not (context / "root.tar").exists()
+
+
+def test_inline_files_are_built(context: Path, engine: NativeEngine) -> None:
+    pc.build("FROM scratch\nCOPY . /app/\n", output="out", context="", files={"a.txt": "inline\n", "b/c": b"\0"})
+    assert Path("out/app/a.txt").read_text() == "inline\n" and Path("out/app/b/c").read_bytes() == b"\0"

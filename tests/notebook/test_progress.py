@@ -98,8 +98,8 @@ def test_why_a_step_ran() -> None:
     view = viewed(*SIDE_BY_SIDE, StepFinished(4, 2.0, False, f"app.py changed {HOSTILE}"), StepFinished(2, 1.0, False, many))
     view.handle(Done("x", 2.0))
     plain, page = view.plain(), Page(view.bundle()["text/html"])
-    assert "RUN make -j2  2.0 s\n    because app.py changed <script>" in plain and "    because and 39 more\n" in plain
-    assert "because app.py changed <script>" in page.text and not {"script", "img"} & set(page.tags)
+    assert "RUN make -j2  2.0 s\n    ↳ app.py changed <script>" in plain and "    ↳ and 39 more\n" in plain
+    assert "↳ app.py changed <script>" in page.text and not {"script", "img"} & set(page.tags)
     assert view.plain().endswith("built x in 2.00 s · 1 of 3 steps cached")
 
 
@@ -187,8 +187,8 @@ def test_the_plain_form_says_whose_line_it_is() -> None:
         "#4 ERROR after 1.50 s",
         "#2 CANCELED after 1.60 s",
         "#1 done in 0.50 s",
-        "#1 because a changed",
-        "#1 because b changed",
+        "#1 why: a changed",
+        "#1 why: b changed",
     ]
 
 
