@@ -38,6 +38,7 @@ def build(house: House) -> None:
     report = house.report
     folder = house.state.folder / "app"
     report.heading("build: six steps without long commands, medians")
+    assert house.kernel and house.docker  # started outside: who has made threads inside cannot leave again (setns(2))
     with without_v2():
         sides = _sides(house)
         context = {side.name: folder / side.name for side in sides}
