@@ -102,6 +102,18 @@ Work = Generator[Event, None, T]
 """Long work: yields events, returns a T."""
 
 
+def without_end(work: Work[T]) -> Work[T]:
+    """``work`` as a part of other work: without the event that says that all is done."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        if not isinstance(event, Done):
+            yield event
+
+
 def finish(work: Work[T], handle: Callable[[Event], object] | None = None) -> T:
     """Run ``work`` to its end, hand its events to ``handle`` (or drop them), return its result. What ``handle`` raises ends the work."""
     with contextlib.closing(work):

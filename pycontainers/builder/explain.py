@@ -65,6 +65,8 @@ def _difference(facts: Mapping[str, Any], now: Mapping[str, Any]) -> str:
             found.append(f"{_WORDS.get(name, name)} changed")
     if facts.get("parent") != now["parent"]:
         found.append("what it stands on changed")
+    if not found and facts.get("kept"):
+        return "it was done a moment ago by another build"
     return "; ".join(found) or "its result is not in the cache any more"
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContainersError, NotFound, RegistryError, UsageError, near
-from ..events import Done, Event, Work
+from ..events import Work, without_end
 from ..images.store import Image
 from ..images.view import View
 from ..linux import trees
@@ -79,7 +79,7 @@ class Origins:
     def _resolve(self, name: str) -> Work[Image]:
         if self.request.pull and self._pull is not None and name not in self._pulled and name != "host":
             self._pulled.add(name)
-            yield from _without_end(self._pull(name))
+            yield from without_end(self._pull(name))
         try:
             return self.store.resolve(name)
         except NotFound as error:
@@ -87,7 +87,7 @@ class Origins:
                 raise
             local = error
         try:
-            yield from _without_end(self._pull(name))
+            yield from without_end(self._pull(name))
         except (NotFound, RegistryError) as error:
             hint = local.hint if local.hint.startswith("did you mean") else error.hint
             raise NotFound(f"{local.message} here, and it cannot be pulled: {error.message}", hint) from None
@@ -150,13 +150,6 @@ class Origins:
     def _alone(self, key: str) -> threading.Lock:
         with self._lock:
             return self._busy.setdefault(key, threading.Lock())
-
-
-def _without_end(work: Work[Any]) -> Generator[Event, None, None]:
-    """The events of a part of a build, without the one that says that all is done."""
-    for event in work:
-        if not isinstance(event, Done):
-            yield event
 
 
 def _of(text: str, folder: Callable[[], str], check: Callable[[], None]) -> tuple[Source, str]:

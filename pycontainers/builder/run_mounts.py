@@ -8,7 +8,6 @@ is thrown away. Caches are folders of the store, held by flock(2) as long as the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import posixpath
 import stat
@@ -196,29 +195,21 @@ class RunMounts:
             yield folder
 
     def _hold(self, one: Wanted, stack: contextlib.ExitStack, report: list[Event]) -> str:
-        """The folder, locked as its ``sharing`` says. Two that want it alone take turns; a private one that is taken has a sibling."""
-        how = fcntl.LOCK_SH if one.mount.sharing == "shared" else fcntl.LOCK_EX
-        for number in range(1_000_000):
-            folder = self._executor.store.cache_mount(f"{one.id}#{number}" if number else one.id)
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            stack.callback(os.close, fd)
-            if _locked(fd, how):
-                return folder
+        """The folder, held as its ``sharing`` says. Two that want it alone take turns; of a private one that is taken there is another."""
+        store, number = self._executor.store, 0
+        while True:
+            id = f"{one.id}#{number}" if number else one.id
+            held = store.hold_cache_mount(id, one.mount.sharing != "shared")
+            if held is not None:
+                stack.callback(os.close, held[1])
+                return held[0]
             if one.mount.sharing == "private":
+                number += 1
                 continue
-            report.append(Note(f"cache {one.id} is in use by another step: waiting for it"))
-            while not _locked(fd, how):
-                self._executor.cancellation.pause(_WAIT)
-            return folder
-        raise AssertionError("a million private caches")
-
-
-def _locked(fd: int, how: int) -> bool:
-    try:
-        fcntl.flock(fd, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            waiting = Note(f"cache {one.id} is in use by another step: waiting for it")
+            if waiting not in report:
+                report.append(waiting)
+            self._executor.cancellation.pause(_WAIT)
 
 
 def _place(item: CopyItem) -> str:

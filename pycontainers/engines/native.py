@@ -362,7 +362,7 @@ class NativeEngine(Shipping):
         return Store(self.paths.prepare())
 
     def build(self, request: BuildRequest) -> Work[ImageInfo]:
-        from ..builder import solver
+        from . import building
 
         self._begin()
         if inside.needed():
@@ -370,7 +370,7 @@ class NativeEngine(Shipping):
             wayout.ensure(self.paths)
             built: ImageInfo = yield from inside.work(self.paths, "build", request)
             return built
-        image = yield from solver.build(request, self.store, steps.Runner(self.paths, self.store), self.pull)
+        image = yield from building.build(self, request)
         return self.store.info(image)
 
     def bootstrap(self, request: BootstrapRequest) -> Work[ImageInfo]:

@@ -70,7 +70,7 @@ class BuildCache(Records):
         :param facts: JSON: what an explanation of a later build compares with (:meth:`cache_facts`). Nothing else depends on them.
         """
         data = compact({"diff_id": layer.diff_id, "chain_id": layer.chain_id, "size": layer.size})
-        durable.write(self.ingest, self.cache_path(key), data)
+        durable.write(self.ingest, self.cache_path(key), data, synced=False)  # half of it after a power cut is none: the step runs again
         if facts is not None:
             kept = zlib.compress(compact({"key": key, "layer": layer.chain_id, "facts": facts}), 1)
             durable.write(self.ingest, self.facts_path(key), kept, synced=False)

@@ -278,6 +278,10 @@ class Store(BuildCache):
         with self.locked():
             if not os.path.exists(self.manifest_path(image_id)):
                 raise NotFound(f"no image {image_id[:19]}", "it was removed: build it again")
+            with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                known = name_at(self.reference_path(found))
+                if (known.image, known.digest) == (image_id, digest):
+                    return  # what is so already need not be brought to the disk again
             self.write_name(found, image_id, digest)
 
     def untag(self, name: str) -> None:
