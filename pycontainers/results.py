@@ -211,7 +211,7 @@ def _percent(row: DiskUsage) -> str:
 
 def _item_row(item: DiskItem) -> tuple[str, ...]:
     sizes = (format_bytes(size) for size in (item.size, item.shared, item.unique))
-    return item.name or "<none>", item.id.removeprefix("sha256:")[:12], ago(item.created), *sizes, str(item.uses)
+    return item.name or "<none>", item.id.removeprefix("sha256:")[:12], ago(item.created), *sizes, str(int(item.uses))
 
 
 class Document:

@@ -152,7 +152,22 @@ def declare(verb: Verb) -> Verb:
     return verb
 
 
-_MODULES = ("run", "execute", "lifecycle", "files", "listing", "logs", "events", "stats", "build", "inline", "images", "shipping", "system")
+_MODULES = (
+    "run",
+    "execute",
+    "lifecycle",
+    "files",
+    "listing",
+    "logs",
+    "events",
+    "stats",
+    "build",
+    "inline",
+    "builder",
+    "images",
+    "shipping",
+    "system",
+)
 
 
 @cache

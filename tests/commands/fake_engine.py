@@ -15,6 +15,7 @@ from pycontainers.protocol import (
     Check,
     ContainerConfig,
     ContainerInfo,
+    DiskUsage,
     ExecConfig,
     ExitStatus,
     ImageHistory,
@@ -238,6 +239,13 @@ class FakeEngine:
 
     def prune(self) -> Pruned:
         return Pruned()
+
+    def prune_builds(self, all: bool = False, keep_bytes: int | None = None, until: float = 0.0) -> Pruned:
+        self.calls.append(("prune_builds", all, keep_bytes, until))
+        return Pruned(["cache mount /root/.cache"], 3 << 20)
+
+    def system_df(self) -> list[DiskUsage]:
+        return [DiskUsage("Images", 1, 0, 10, 10, ()), DiskUsage("Build cache", 2, 0, 4 << 20, 4 << 20, ())]
 
     def doctor(self) -> list[Check]:
         return self.checks

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -339,4 +340,18 @@ def test_sets_are_listed_shown_and_removed(command: Any, sets: Any) -> None:
 def test_a_shell_has_no_sets(command: Any) -> None:
     for line in ("file", "build --files app ."):
         with pytest.raises(UsageError, match="belong to a notebook"):
+            command(line)
+
+
+# -- the cache
+
+
+def test_the_build_cache_is_shown_and_pruned(command: Any, engine: FakeEngine) -> None:
+    assert [row.kind for row in command("builder du")] == ["Build cache"]
+    assert str(command("builder prune -af --keep-storage 2g")) == "cache mount /root/.cache\nTotal reclaimed space: 3.0 MiB"
+    assert engine.calls[-1] == ("prune_builds", True, 2 << 30, 0.0)
+    command("builder prune --filter until=24h")
+    assert abs(engine.calls[-1][3] - (time.time() - 86400)) < 5 and engine.calls[-1][1:3] == (False, None)
+    for line in ("builder prnue", "builder prune --filter label=x", "builder prune --keep-storage much", "builder"):
+        with pytest.raises(UsageError):
             command(line)
