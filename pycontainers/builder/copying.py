@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ContainersError
-from ..images.view import View
+from ..images.view import Node, View
+from .archives import unpack
 from .layer_writer import LayerWriter, Owner
 from .modes import parse_mode
-from .sources import CopyError, CopyItem, attributes
+from .sources import CopyError, CopyItem, Source, attributes
 
 _IDS = (1 << 32) - 2  # 2**32 - 1 is chown(2)'s "leave it as it is"
 
@@ -62,25 +63,32 @@ def fill(view: View, tree: str, work: CopyWork, check: Callable[[], None]) -> No
 def _place(writer: LayerWriter, item: CopyItem, destination: str, check: Callable[[], None]) -> None:
     real = _destination(writer, destination)
     if item.unpack:
-        raise CopyError(f"ADD of an archive is not supported yet: {item.name}", f"COPY {item.name}, then RUN tar -xf {item.name}")
-    if item.keep:
-        writer.make_folder(real, writer.started)
-        names = item.keep.split("/")
-        for depth, node in enumerate(item.above, 1):
-            below = _in_folder(real, "/".join(names[:depth]))
-            if not writer.is_folder(below):
-                _folder(writer, CopyItem("", node, item.source), below)
-        real = _in_folder(real, item.keep)
-        if stat.S_ISDIR(item.node.stat.st_mode):
-            _folder(writer, item, real)
-    if stat.S_ISDIR(item.node.stat.st_mode):
-        if not item.keep:
-            if not writer.is_folder(real) and writer.existing(real) is not None:
-                raise CopyError(f"cannot copy a folder onto {real}, which is not a folder in the image", "choose another destination")
-            writer.make_folder(real, writer.started)  # new, and not as the source's: so does BuildKit
+        unpack(writer, item, real, check)
+    elif item.keep:
+        _kept(writer, item, real, check)
+    elif stat.S_ISDIR(item.node.stat.st_mode):
+        if not writer.is_folder(real) and writer.existing(real) is not None:
+            raise CopyError(f"cannot copy a folder onto {real}, which is not a folder in the image", "choose another destination")
+        writer.make_folder(real, writer.started)  # new, and not as the source's: so does BuildKit
         _content(writer, item, real, check)
     else:
-        writer.copy(item.source, item.node, _in_folder(real, item.name) if not item.keep and writer.is_folder(real) else real)
+        writer.copy(item.source, item.node, _in_folder(real, item.name) if writer.is_folder(real) else real)
+
+
+def _kept(writer: LayerWriter, item: CopyItem, real: str, check: Callable[[], None]) -> None:
+    """``--parents``: folders on the way that are new get the source's attributes."""
+    writer.make_folder(real, writer.started)
+    names = item.keep.split("/")
+    for depth, node in enumerate(item.above, 1):
+        below = _in_folder(real, "/".join(names[:depth]))
+        if not writer.is_folder(below):
+            _folder(writer, item.source, node, below)
+    real = _in_folder(real, item.keep)
+    if stat.S_ISDIR(item.node.stat.st_mode):
+        _folder(writer, item.source, item.node, real)
+        _content(writer, item, real, check)
+    else:
+        writer.copy(item.source, item.node, real)
 
 
 def _destination(writer: LayerWriter, destination: str) -> str:
@@ -99,21 +107,20 @@ def _content(writer: LayerWriter, item: CopyItem, real: str, check: Callable[[],
         check()
         target = _in_folder(real, entry.relative)
         if stat.S_ISDIR(entry.node.stat.st_mode):
-            _folder(writer, CopyItem("", entry.node, item.source), target)
+            _folder(writer, item.source, entry.node, target)
         else:
             writer.copy(item.source, entry.node, target)
 
 
-def _folder(writer: LayerWriter, item: CopyItem, real: str) -> None:
-    found = item.node.stat
+def _folder(writer: LayerWriter, source: Source, node: Node, real: str) -> None:
     extended: list[tuple[str, bytes]] = []
-    if item.node.path:
-        fd = item.source.open(item.node)
+    if node.path:
+        fd = source.open(node)
         try:
             extended = attributes(fd)
         finally:
             os.close(fd)
-    writer.set_folder(real, item.source.owner(item.node), stat.S_IMODE(found.st_mode), found.st_mtime_ns, extended)
+    writer.set_folder(real, source.owner(node), stat.S_IMODE(node.stat.st_mode), node.stat.st_mtime_ns, extended)
 
 
 def _in_folder(real: str, name: str) -> str:

@@ -6,6 +6,7 @@ every file is created new.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -17,7 +18,7 @@ from ..images.view import Node, Rootfs, View, opaque_attribute
 from ..linux import idmap, owners
 from .digests import same
 from .modes import Mode
-from .sources import CopyError, Source, attributes
+from .sources import CopyError, ImageSource, Source, attributes
 
 Owner = tuple[int, int]
 WHITEOUT_PREFIX = ".wh."
@@ -99,6 +100,15 @@ class LayerWriter:
             self._finish(path, owner, 0o755)
             self._times[real] = self._clamped(mtime_ns)
 
+    def new_folder(self, real: str, owner: Owner) -> None:
+        """A folder where none is; a file there goes. Its parent is one."""
+        path = self.vacate(real)
+        os.mkdir(path, 0o700)
+        if real in self._hidden:
+            os.setxattr(path, opaque_attribute(), b"y")
+        self._finish(path, owner, 0o755)
+        self._folders[real], self._times[real] = True, self._clamped(self.started)
+
     def set_folder(self, real: str, owner: Owner, mode: int, mtime_ns: int, extended: Iterable[tuple[str, bytes]] = ()) -> None:
         """A folder with these attributes, whatever the one in the image has."""
         found = self.existing(real)
@@ -179,9 +189,33 @@ class LayerWriter:
         except PermissionError:  # mknod(2) needs CAP_MKNOD in the first user namespace
             raise CopyError(f"{real} is a device, which only root can copy", "exclude it, or build as root") from None
 
-    def finish_file(self, path: str, owner: Owner, mode: int | None, extended: Iterable[tuple[str, bytes]], mtime_ns: int) -> None:
-        """Give a file that the caller made its attributes, as they stand."""
-        self._finish(path, owner, mode, extended, mtime_ns)
+    def finish_file(self, path: str, owner: Owner, mode: int | None, mtime_ns: int, extended: Iterable[tuple[str, bytes]] = ()) -> None:
+        """Give a file that the caller made its attributes, as they stand; extended ones as far as it goes."""
+        self._finish(path, owner, mode)
+        for name, value in extended:
+            with contextlib.suppress(OSError):  # this file system, or this user, cannot: Docker goes on, too
+                os.setxattr(path, name, value, follow_symlinks=False)
+        mtime_ns = self._clamped(mtime_ns)
+        os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
+
+    def finish_folder(self, real: str, owner: Owner, mode: int, mtime_ns: int, extended: Iterable[tuple[str, bytes]] = ()) -> None:
+        """The same of a folder."""
+        self.make_folder(real, mtime_ns)
+        self.finish_file(self.tree + real, owner, mode, mtime_ns, extended)
+        self._times[real] = self._clamped(mtime_ns)
+
+    def raised(self, real: str) -> str:
+        """The path in the layer of a file that is there, or below in the image: then it is copied up, as overlayfs would."""
+        path = self.tree + real
+        node = None if os.path.lexists(path) else self.merged.lookup(real)
+        if node is not None:
+            owner, mode = self.owner, self.mode
+            self.owner = self.mode = None
+            try:
+                self.copy(ImageSource(self.merged), node, real)
+            finally:
+                self.owner, self.mode = owner, mode
+        return path
 
     # -- inside
 

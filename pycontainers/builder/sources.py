@@ -195,6 +195,12 @@ def attributes(path: str | int) -> list[tuple[str, bytes]]:
         names = os.listxattr(path, follow_symlinks=follow)
     except OSError:  # a file system without them
         return []
-    kept = [name for name in names if name == "security.capability"
-            or (name.startswith("user.") and not name.startswith("user.overlay.") and name != owners.ATTRIBUTE)]
+    kept = [name for name in names if is_kept(name)]
     return [(name, os.getxattr(path, name, follow_symlinks=follow)) for name in sorted(kept)] if kept else []
+
+
+def is_kept(name: str) -> bool:
+    """Does an image keep the extended attribute of this name?"""
+    return name == "security.capability" or (
+        name.startswith("user.") and not name.startswith("user.overlay.") and name != owners.ATTRIBUTE
+    )

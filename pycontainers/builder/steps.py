@@ -10,7 +10,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..images.store import Layer
 from ..linux import trees
 from . import instructions as ins
 from . import remote
+from .archives import marked
 from .cache import BuildCache, Definition
 from .cancellation import Cancelled
 from .certificates import Certificates
@@ -246,7 +247,7 @@ class Steps:
             yield Note(f"line {raw.line}: nothing matches {place.text}")
         elif not found:
             raise self._missing(raw, origin, place)
-        return [_for_add(one, item.unpack) for one in found] if item.add else found
+        return marked(found, item.unpack) if item.add else found
 
     def _missing(self, raw: Raw, origin: Origin, place: _Place) -> BuildError:
         source, path = origin.source, place.path
@@ -272,7 +273,7 @@ class Steps:
                 got = remote.clone(place.text, tree, checksum=item.checksum, keep_git_dir=item.keep_git_dir, check=check)
             else:
                 got = remote.fetch(place.text, tree, checksum=item.checksum, epoch=self._request.epoch, check=check)
-        return CopyItem(got.name, got.node, got.source, unpack=bool(item.unpack))
+        return marked([CopyItem(got.name, got.node, got.source)], bool(item.unpack))[0]
 
     def tree(self, origin: Origin) -> Layer:
         """A tree that is no image (a folder as a named context) as a layer on nothing."""
@@ -314,27 +315,6 @@ def placed(raw: Raw, offset: int = 0) -> Iterator[None]:
 def _files(wanted: list[Wanted]) -> dict[str, str]:
     looked_at = [item for one in wanted for item in one.items if one.origin is not None and not one.origin.chain]
     return {name: value for item in looked_at for name, value in digests(item).items()}
-
-
-_ARCHIVES = ((0, b"\x1f\x8b"), (0, b"BZh"), (0, b"\xfd7zXZ\0"), (0, b"\x28\xb5\x2f\xfd"), (257, b"ustar"))
-
-
-def _for_add(item: CopyItem, unpack: bool | None) -> CopyItem:
-    """ADD unpacks a local archive, recognised by its content (tar, plain or by gzip, bzip2, xz, zstd), unless told otherwise."""
-    if unpack is None:
-        unpack = _is_archive(item)
-    return replace(item, unpack=unpack and stat.S_ISREG(item.node.stat.st_mode))
-
-
-def _is_archive(item: CopyItem) -> bool:
-    if not stat.S_ISREG(item.node.stat.st_mode):
-        return False
-    fd = item.source.open(item.node)
-    try:
-        head = os.read(fd, 512)
-    finally:
-        os.close(fd)
-    return any(head.startswith(magic, at) for at, magic in _ARCHIVES)
 
 
 def _absolute(workdir: str, path: str) -> str:
