@@ -27,6 +27,7 @@ _MAGIC = b"pycontainers digests 1\n"
 _MOST = 120_000  # files remembered: 9 MB, 40 ms to load
 _FEW = 256  # new ones that are worth writing the file, and bytes that were read for them
 _MUCH = 16 << 20
+_WORTH = 1 << 20  # bytes that take longer to read again than to wait for a tick
 #: Nanoseconds within which two changes may show the same ctime: the kernel's own tick, twice, where it is the kernel that says so …
 _TICK = 2 * int(time.clock_getres(5) * 1_000_000_000)  # 5: CLOCK_REALTIME_COARSE (<linux/time.h>)
 _COARSE = 2_000_000_000  # … and whatever it likes where another machine does (NFS, FUSE, 9p), or a format (FAT: 2 s; ext3: 1 s)
@@ -57,11 +58,11 @@ class DigestCache:
     def settled(self, fd: int, found: os.stat_result) -> tuple[os.stat_result, int]:
         """How ``fd`` looks, and since when (unix nanoseconds), once a tick is over since its last change: milliseconds, if any.
 
-        Where ticks are long nobody waits, and nothing is remembered.
+        Where ticks are long, or the file is read in no time, nobody waits, and nothing is remembered: it is read again next time.
         """
         began = _now()
         tick = self._tick(fd, found)
-        if 0 <= (age := began - found.st_ctime_ns) <= tick < _COARSE:
+        if found.st_size >= _WORTH and 0 <= (age := began - found.st_ctime_ns) <= tick < _COARSE:
             time.sleep((tick - age) / 1_000_000_000 + 0.0005)
             return os.fstat(fd), _now()
         return found, began
