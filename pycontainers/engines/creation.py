@@ -77,6 +77,8 @@ def create(paths: Paths, store: Store, config: ContainerConfig, *, step: dict[st
             joins=shared.joins,
             devices=nodes,
         )
+        if step is not None and "HOSTNAME" not in config.env:  # as in Docker's builds: what is built does not depend on it
+            spec["process"]["env"] = [item for item in spec["process"]["env"] if not item.startswith("HOSTNAME=")]
         asked = {limit["type"] for limit in spec["process"]["rlimits"]}
         spec["process"]["rlimits"] += [limit for limit in rlimits if limit["type"] not in asked]
         if config.init:

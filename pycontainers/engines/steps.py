@@ -20,6 +20,7 @@ from . import creation
 from .agents import Agent
 from .folders import STEP, Folders, drop_mount_points
 
+_HOSTNAME = "buildkitsandbox"  # as in Docker's builds
 _PRIVATE = "steps"  # below the run folder: one folder for each command that has private files, named by who made it
 
 
@@ -34,7 +35,7 @@ class Runner:
         with contextlib.ExitStack() as stack:
             private = stack.enter_context(_private(self._paths, command.files)) if command.files else []
             config = ContainerConfig(
-                image="(build)", command=tuple(command.argv), env=command.env, workdir=command.cwd, user=command.user,
+                image="(build)", hostname=_HOSTNAME, command=tuple(command.argv), env=command.env, workdir=command.cwd, user=command.user,
                 network=command.network, mounts=(*command.mounts, *private), extra_hosts=command.extra_hosts,
                 shm_size=command.shm_size, ulimits=command.ulimits,
             )  # fmt: skip
