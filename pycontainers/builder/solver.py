@@ -153,11 +153,20 @@ class _Solver:
         index = self.first[stage.index]
         for item in stage.instructions:
             index += 1
+            self._wait(stage, item)
             made = yield from self._step(stage, item.raw, index, self.steps.perform(stage, state, item, index), cached)
             cached = cached and made.cached
             if isinstance(item, ins.Maintainer):
                 yield Note(f"line {item.raw.line}: MAINTAINER is deprecated; write LABEL org.opencontainers.image.authors=…")
         return state
+
+    def _wait(self, stage: Stage, item: ins.Instruction) -> None:
+        """A step begins when the stages that it reads from are done: until then nothing of it runs, and no time of its own passes."""
+        names = [item.source_stage] if isinstance(item, ins.Copy) else []
+        names += [mount.origin for mount in item.mounts] if isinstance(item, ins.Run) else []
+        for name in names:
+            if (number := stage.sources.get(name)) is not None:
+                self.origins.stages[number].result()
 
     def _step(
         self, stage: Stage, raw: Raw, index: int, work: Generator[Event, None, Made], so_far: bool

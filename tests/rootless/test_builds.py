@@ -105,3 +105,23 @@ def test_an_interrupted_build_leaves_nothing(mapped: Somebody) -> None:
     assert mapped("ps", "-aq") == ""
     assert [entry for entry in os.listdir(f"{mapped.home}/state/containers") if entry != "names"] == []
     assert os.listdir(f"{mapped.home}/state/images/ingest") == []
+
+
+def test_what_is_written_besides_belongs_to_the_user(somebody: Somebody) -> None:
+    folder = context(somebody, "FROM scratch\nCOPY --chown=33:44 --chmod=4755 file /srv/file\n")
+    out = f"{somebody.home}/out"
+    tar, image = f"type=tar,dest={somebody.home}/page.tar", f"type=docker,dest={somebody.home}/image.tar"
+    somebody("build", "-t", "page", "-o", out, "-o", tar, "-o", image, folder)
+    found = os.stat(f"{out}/srv/file")
+    assert (found.st_uid, found.st_mode & 0o7777) == (os.stat(somebody.home).st_uid, 0o755)
+    with tarfile.open(f"{somebody.home}/page.tar") as archive:
+        assert (archive.getmember("srv/file").uid, archive.getmember("srv/file").mode) == (33, 0o4755)
+    assert "page:latest" in somebody("load", "-i", f"{somebody.home}/image.tar")
+    somebody("rmi", "page")
+
+
+def test_an_error_comes_with_its_line(somebody: Somebody) -> None:
+    somebody("build", "-f", f"{context(somebody, 'FROM scratch')}/Dockerfile", "--context", "", code=0)
+    folder = context(somebody, "FROM scratch\nCOPY missing /\n")
+    somebody("build", folder, code=1)
+    assert "error: Dockerfile:2:6: " in somebody.stderr and "     2 | COPY missing /\n              ^\nhint:" in somebody.stderr
