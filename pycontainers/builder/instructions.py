@@ -1,316 +1,54 @@
 """Raw instructions to typed ones. Checks form alone; values are expanded later, when they are known.
 
-https://docs.docker.com/reference/dockerfile/. What is not supported yet is an error at its place, never dropped in silence.
+https://docs.docker.com/reference/dockerfile/. What cannot be done is an error at its place, never dropped in silence.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from ..errors import near
-from .parser import Dockerfile, Flag, Heredoc, Raw, split_words
+from .flags import MANY, SWITCH, TEXT, Flags, duration
+from .forms import SPACES, NotStrings, blank_words, json_words, split_words
+from .parser import Dockerfile, Heredoc, Raw, heredoc_mark
+from .run_flags import RunMount, mounts
+from .tree import (
+    Arg,
+    Cmd,
+    Command,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    From,
+    HealthCheck,
+    Instruction,
+    Label,
+    Maintainer,
+    OnBuild,
+    Run,
+    Shell,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+)
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*")
-_URL = re.compile(r"(https?://|git://|git@|ssh://)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """Base of all. ``raw`` has the position and the text as written."""
-
-    raw: Raw
-
-
-@dataclass(frozen=True)
-class Command:
-    """What RUN, CMD and ENTRYPOINT take: a JSON list (exec form) or one line for the shell (``words`` is that line alone)."""
-
-    shell: bool
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class From(Instruction):
-    base: str
-    name: str
-    platform: str
-
-
-@dataclass(frozen=True)
-class RunMount:
-    """One ``RUN --mount``. Texts are as written: the solver expands them; "" and None are what was not given.
-
-    :param type: bind, cache, tmpfs, secret or ssh. ``origin``: the value of ``from``, a stage, a named context or an image.
-    :param id: of a cache, a secret or an agent. ``sharing``: shared, private or locked. ``size``: bytes, of a tmpfs.
-    :param mode, uid, gid: numbers. ``env``: the variable that holds a secret. ``required``: a missing secret or agent is an error.
-    """
-
-    type: str
-    flag: Flag
-    target: str = ""
-    source: str = ""
-    origin: str = ""
-    id: str = ""
-    sharing: str = "shared"
-    read_only: bool = False
-    required: bool = False
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size: int | None = None
-    env: str = ""
-
-
-@dataclass(frozen=True)
-class Run(Instruction):
-    command: Command
-    network: str
-    mounts: tuple[RunMount, ...] = ()
-
-
-@dataclass(frozen=True)
-class Copy(Instruction):
-    """COPY and ADD (``add``). ``source_stage`` is the value of ``--from``. ``inline`` sources are here-documents.
-
-    :param exclude: patterns of ``--exclude``. ``checksum``: ``sha256:…``, or a commit, "" for none; ``unpack``: None is ADD's own rule.
-    """
-
-    sources: tuple[str, ...]
-    inline: tuple[Heredoc, ...]
-    destination: str
-    source_stage: str
-    chown: str
-    chmod: str
-    add: bool
-    link: bool = False
-    parents: bool = False
-    exclude: tuple[str, ...] = ()
-    checksum: str = ""
-    keep_git_dir: bool = False
-    unpack: bool | None = None
-
-
-@dataclass(frozen=True)
-class HealthCheck(Instruction):
-    """``settings`` is the image config's ``Healthcheck`` object (Docker: ``Test``; ``Interval``, ``Timeout``, … in nanoseconds)."""
-
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class OnBuild(Instruction):
-    """``trigger`` is the instruction to run in a build that stands on this image, as written."""
-
-    trigger: str
-
-
-@dataclass(frozen=True)
-class Env(Instruction):
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Label(Instruction):
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Arg(Instruction):
-    pairs: tuple[tuple[str, str | None], ...]
-
-
-@dataclass(frozen=True)
-class Workdir(Instruction):
-    path: str
-
-
-@dataclass(frozen=True)
-class User(Instruction):
-    user: str
-
-
-@dataclass(frozen=True)
-class Expose(Instruction):
-    ports: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Cmd(Instruction):
-    command: Command
-
-
-@dataclass(frozen=True)
-class Entrypoint(Instruction):
-    command: Command
-
-
-@dataclass(frozen=True)
-class StopSignal(Instruction):
-    signal: str
-
-
-@dataclass(frozen=True)
-class Shell(Instruction):
-    words: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Volume(Instruction):
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Maintainer(Instruction):
-    name: str
+_HEALTH_TIMES = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod", "start-interval": "StartInterval"}
+_SHORTEST = 10**6
+"""Nanoseconds: a health check's times are 0 or at least this (Docker's API)."""
 
 
 def interpret(dockerfile: Dockerfile) -> list[Instruction]:
-    """Typed instructions in order. :raises BuildError: at the place of what is wrong or not supported yet."""
-    return [_BUILDERS[raw.keyword](raw) if raw.keyword in _BUILDERS else _unsupported(raw) for raw in dockerfile.instructions]
+    """Typed instructions in order. :raises BuildError: at the place of what is wrong."""
+    return [typed(raw) for raw in dockerfile.instructions]
 
 
-def _unsupported(raw: Raw) -> Instruction:
-    hints = {
-        "HEALTHCHECK": "leave it out and check from the notebook for now",
-        "ONBUILD": "write the instruction into the Dockerfile that builds on this image",
-    }
-    raise raw.error(f"{raw.keyword} is not supported yet", hints.get(raw.keyword, "leave it out for now"))
-
-
-def _flags(raw: Raw, known: tuple[str, ...], later: dict[str, str] | None = None) -> dict[str, Flag]:
-    """The instruction's flags by name. ``later`` are real ones that are not supported yet, with what to do instead."""
-    found: dict[str, Flag] = {}
-    for flag in raw.flags:
-        if later and flag.name in later:
-            raise raw.error(f"{raw.keyword} --{flag.name} is not supported yet", later[flag.name], flag=flag)
-        if flag.name not in known:
-            hint = near(flag.name, known) or (f"{raw.keyword} takes --{', --'.join(known)}" if known else f"{raw.keyword} takes no flags")
-            raise raw.error(f"unknown flag --{flag.name} of {raw.keyword}", hint, flag=flag)
-        if flag.name in found:
-            raise raw.error(f"{raw.keyword} --{flag.name} is given twice", "keep one of them", flag=flag)
-        if not flag.value and flag.name != "link":
-            raise raw.error(f"{raw.keyword} --{flag.name} has no value", f"write --{flag.name}=VALUE", flag=flag)
-        found[flag.name] = flag
-    return found
-
-
-def _value(flags: dict[str, Flag], name: str) -> str:
-    return (flags[name].value or "") if name in flags else ""
-
-
-def _needs_arguments(raw: Raw, example: str) -> None:
-    if not raw.arguments:
-        raise raw.error(f"{raw.keyword} has no arguments", f"for example: {example}")
-
-
-def _json_list(raw: Raw) -> tuple[str, ...] | None:
-    """The JSON list of the exec form; None where it is not JSON (Docker then takes the text as shell form)."""
-    if not raw.arguments.startswith("["):
-        return None
-    try:
-        value = json.loads(raw.arguments)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, list):
-        return None
-    if not all(isinstance(word, str) for word in value):
-        raise raw.error(f"the exec form of {raw.keyword} has something else than strings: {raw.arguments[:60]}",
-                        'every word is a JSON string: ["sleep", "5"]', offset=0)
-    return tuple(value)
-
-
-def _command(raw: Raw) -> Command:
-    words = _json_list(raw)
-    if "\0" in raw.arguments or any("\0" in word for word in words or ()):
-        raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
-    return Command(True, (raw.arguments,)) if words is None else Command(False, words)
-
-
-def _from(raw: Raw) -> Instruction:
-    flags = _flags(raw, ("platform",))
-    words = split_words(raw.arguments, raw.escape)
-    if not words:
-        raise raw.error("FROM has no image", "for example: FROM host, or FROM scratch")
-    if len(words) == 1:
-        return From(raw, words[0][0], "", _value(flags, "platform"))
-    if len(words) != 3 or words[1][0].upper() != "AS":
-        raise raw.error(f"FROM takes one image, and AS with a name: {raw.arguments!r}", "for example: FROM host AS base",
-                        offset=words[1][1])
-    name = words[2][0].lower()
-    if not _STAGE.fullmatch(name):
-        raise raw.error(f"invalid stage name {words[2][0]!r}", "letters, digits, '.', '_' and '-', and a letter first", offset=words[2][1])
-    return From(raw, words[0][0], name, _value(flags, "platform"))
-
-
-def _run(raw: Raw) -> Instruction:
-    flags = _flags(raw, ("network", "security"), {
-        "mount": "COPY what the step needs, and remove it in the same RUN", "device": "leave it out",
-    })
-    network = _value(flags, "network") or "default"
-    if network not in ("default", "none", "host"):
-        raise raw.error(f"RUN --network={network}", "it must be default, none or host", flag=flags["network"])
-    if _value(flags, "security") not in ("", "sandbox"):
-        raise raw.error("RUN --security=insecure is not supported", "a build step never gets more rights than a container",
-                        flag=flags["security"])
-    if raw.heredocs:
-        return Run(raw, Command(True, (_heredoc_script(raw),)), network)
-    _needs_arguments(raw, "RUN echo hello")
-    command = _command(raw)
-    if not command.words:
-        raise raw.error("RUN has an empty command", 'for example: RUN ["echo", "hello"]', offset=0)
-    return Run(raw, command, network)
-
-
-def _heredoc_script(raw: Raw) -> str:
-    """The text for the shell. ``RUN <<EOF`` alone is a script; otherwise the shell reads the here-documents itself."""
-    only = raw.heredocs[0]
-    if len(raw.heredocs) > 1 or not re.fullmatch(r"<<-?(['\"]?)" + re.escape(only.name) + r"\1", raw.arguments):
-        parts = [raw.arguments + "\n"]
-        for heredoc in raw.heredocs:
-            parts.append(heredoc.content + heredoc.name + "\n")
-        return "".join(parts)
-    interpreter, newline, _ = only.content.partition("\n")
-    if not interpreter.startswith("#!") or not newline:
-        return only.content
-    # A script with its own interpreter: the shell hands the text over on a descriptor, so that no file is left in the layer.
-    end = "PYCONTAINERS_END_OF_SCRIPT"
-    return f"exec {interpreter[2:].strip()} /dev/fd/3 3<<'{end}'\n{only.content}{end}\n"
-
-
-def _copy(raw: Raw) -> Instruction:
-    add = raw.keyword == "ADD"
-    later = {"exclude": "name it in .dockerignore", "parents": "COPY each folder to its own destination"}
-    later |= {"checksum": "check it in a RUN", "keep-git-dir": "clone before the build", "unpack": "unpack in a RUN"} if add else {}
-    flags = _flags(raw, ("chown", "chmod", "link") + (() if add else ("from",)), later)
-    _needs_arguments(raw, f"{raw.keyword} . /app/")
-    listed = _json_list(raw)
-    words = [(word, 0) for word in listed] if listed is not None else split_words(raw.arguments, raw.escape)
-    if len(words) < 2:
-        raise raw.error(f"{raw.keyword} needs at least one source and a destination", f"for example: {raw.keyword} . /app/", offset=0)
-    stage = _value(flags, "from")
-    if "$" in stage:
-        raise raw.error(f"variables are not allowed in --from={stage}", "name a stage: FROM image:$VERSION AS name, then --from=name",
-                        flag=flags["from"])
-    inline = {f"<<{'-' if h.chomp else ''}{q}{h.name}{q}": h for h in raw.heredocs for q in ("", "'", '"')}
-    sources = []
-    for word, offset in words[:-1]:
-        if add and _URL.match(word):
-            raise raw.error(f"ADD of a URL is not supported yet: {word}", "fetch it in a RUN, or into the context, and COPY it",
-                            offset=offset)
-        if word not in inline:
-            sources.append(word)
-    if inline and stage:
-        raise raw.error("a here-document cannot be combined with --from", "use two COPY instructions", flag=flags["from"])
-    destination = words[-1][0]
-    if len(words) > 2 and "$" not in destination and not is_folder_path(destination):
-        raise raw.error(f"{raw.keyword} has several sources, so the destination {destination!r} must end with '/'",
-                        f"write {destination}/", offset=words[-1][1])
-    return Copy(raw, tuple(sources), raw.heredocs, destination, stage, _value(flags, "chown"), _value(flags, "chmod"), add)
+def typed(raw: Raw) -> Instruction:
+    """One instruction. :raises BuildError:"""
+    return _BUILDERS[raw.keyword](raw)
 
 
 def is_folder_path(path: str) -> bool:
@@ -318,73 +56,226 @@ def is_folder_path(path: str) -> bool:
     return path.endswith(("/", "/.", "/..")) or path in (".", "..")
 
 
-def _pairs(raw: Raw, example: str) -> tuple[tuple[str, str], ...]:
-    """``NAME=value …``, or the old form ``NAME value to the end of the line``."""
-    _flags(raw, ())
+def _needs_arguments(raw: Raw, example: str) -> None:
+    if not raw.arguments:
+        raise raw.error(f"{raw.keyword} has no arguments", f"for example: {example}")
+
+
+def _json_list(raw: Raw, text: str | None = None, offset: int = 0) -> tuple[str, ...] | None:
+    """The JSON list of the exec form; None where it is not JSON (Docker then takes the text as shell form)."""
+    try:
+        return json_words(raw.arguments if text is None else text)
+    except NotStrings:
+        raise raw.error(f"the exec form of {raw.keyword} has something else than strings: {raw.arguments[offset:offset + 60]}",
+                        'every word is a JSON string: ["sleep", "5"]', offset=offset) from None
+
+
+def _command(raw: Raw, text: str | None = None, offset: int = 0) -> Command:
+    text = raw.arguments if text is None else text
+    words = _json_list(raw, text, offset)
+    if "\0" in text or any("\0" in word for word in words or ()):
+        raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=offset)
+    return Command(True, (text,)) if words is None else Command(False, words)
+
+
+def _from(raw: Raw) -> Instruction:
+    flags = Flags(raw, {"platform": TEXT})
+    words = blank_words(raw.arguments)
+    if not words:
+        raise raw.error("FROM has no image", "for example: FROM host, or FROM scratch")
+    if len(words) == 1:
+        return From(raw, words[0][0], "", flags.text("platform"))
+    if len(words) != 3 or words[1][0].upper() != "AS":
+        raise raw.error(f"FROM takes one image, and AS with a name: {raw.arguments[:80]!r}", "for example: FROM host AS base",
+                        offset=words[1][1])
+    name = words[2][0].lower()
+    if not _STAGE.fullmatch(name):
+        raise raw.error(f"invalid stage name {words[2][0][:80]!r}", "letters, digits, '.', '_' and '-', and a letter first",
+                        offset=words[2][1])
+    return From(raw, words[0][0], name, flags.text("platform"))
+
+
+def _run(raw: Raw) -> Instruction:
+    flags = Flags(raw, {"mount": MANY, "network": TEXT, "security": TEXT, "device": MANY})
+    network = flags.one_of("network", ("default", "none", "host"))
+    if flags.one_of("security", ("sandbox", "insecure")) == "insecure":
+        raise raw.error("RUN --security=insecure is refused", "a build step never gets more rights than a container",
+                        flag=flags.flag("security"))
+    if (device := flags.flag("device")) is not None:
+        raise raw.error(f"RUN --device={device.value} is refused", "a build step gets no device of this machine", flag=device)
+    if raw.heredocs:
+        script, command = _heredoc_script(raw)
+        return Run(raw, Command(True, (command,)), network, mounts(raw), script)
+    command_line = _command(raw)
+    if not command_line.words:
+        raise raw.error("RUN has an empty command", 'for example: RUN ["echo", "hello"]', offset=0)
+    return Run(raw, command_line, network, mounts(raw))
+
+
+def _heredoc_script(raw: Raw) -> tuple[Heredoc | None, str]:
+    """What the shell gets. ``RUN <<EOF`` alone is a script; otherwise the shell reads the here-documents itself."""
+    only = raw.heredocs[0]
+    if heredoc_mark(raw.arguments) is None:
+        return None, "\n".join([raw.arguments, *(heredoc.raw + heredoc.name for heredoc in raw.heredocs)])
+    interpreter, newline, _ = only.content.partition("\n")
+    if not only.raw.startswith("#!") or not newline:
+        return None, only.content
+    # A script with its own interpreter: the shell hands the text over on a descriptor, so that no file is left in the layer.
+    end = "PYCONTAINERS_END_OF_SCRIPT"
+    return only, f"exec {interpreter[2:].strip()} /dev/fd/3 3<<'{end}'\n{only.content}{end}\n"
+
+
+def _copy(raw: Raw) -> Instruction:
+    add = raw.keyword == "ADD"
+    kinds = {"chown": TEXT, "chmod": TEXT, "link": SWITCH, "exclude": MANY}
+    kinds |= {"checksum": TEXT, "keep-git-dir": SWITCH, "unpack": SWITCH} if add else {"from": TEXT, "parents": SWITCH}
+    flags = Flags(raw, kinds)
+    _needs_arguments(raw, f"{raw.keyword} . /app/")
+    listed = _json_list(raw)
+    words = [(word, 0) for word in listed] if listed is not None else blank_words(raw.arguments)
+    if len(words) < 2:
+        raise raw.error(f"{raw.keyword} needs at least one source and a destination", f"for example: {raw.keyword} . /app/", offset=0)
+    stage = flags.text("from")
+    if "$" in stage:
+        raise raw.error(f"variables are not allowed in --from={stage}", "name a stage: FROM image:$VERSION AS name, then --from=name",
+                        flag=flags.flag("from"))
+    destination, place = words[-1]
+    if heredoc_mark(destination) is not None:
+        raise raw.error(f"a here-document cannot be the destination of {raw.keyword}", "the destination comes last, after the <<EOF",
+                        offset=place)
+    # As in BuildKit: of two with one name the last counts, and one in the exec form, where none is read, is empty.
+    contents = {heredoc.name: heredoc for heredoc in raw.heredocs}
+    inline: list[Heredoc] = []
+    sources: list[str] = []
+    for word, _ in words[:-1]:
+        mark = heredoc_mark(word)
+        if mark is None:
+            sources.append(word)
+        else:
+            inline.append(contents.get(mark.name, mark))
+    return Copy(raw, tuple(sources), tuple(inline), destination, stage, flags.text("chown"), flags.text("chmod"), add,
+                flags.switch("link"), flags.switch("parents"), flags.many("exclude"), flags.text("checksum"),
+                flags.switch("keep-git-dir"), flags.choice("unpack"))
+
+
+def _health_check(raw: Raw) -> Instruction:
+    times = Flags(raw, {**dict.fromkeys(_HEALTH_TIMES, TEXT), "retries": TEXT})
+    kind = re.match(f"[^{SPACES}]*", raw.arguments)
+    word = kind[0] if kind else ""
+    rest = raw.arguments[len(word):].lstrip(SPACES)
+    place = len(raw.arguments) - len(rest)
+    if word.upper() == "NONE":
+        if rest or raw.flags:
+            raise raw.error("HEALTHCHECK NONE takes nothing else", "write HEALTHCHECK NONE", offset=place if rest else 0)
+        return HealthCheck(raw, {"Test": ["NONE"]})
+    if word.upper() != "CMD":
+        what = f"HEALTHCHECK {word[:40]} is not known" if word else "HEALTHCHECK has no arguments"
+        raise raw.error(what, "for example: HEALTHCHECK CMD curl -f http://localhost/, or HEALTHCHECK NONE", offset=0 if word else None)
+    command = _command(raw, rest, place)
+    if not command.words or not any(command.words):
+        raise raw.error("HEALTHCHECK CMD has no command", "for example: HEALTHCHECK CMD curl -f http://localhost/", offset=0)
+    settings: dict[str, Any] = {"Test": ["CMD-SHELL" if command.shell else "CMD", *command.words]}
+    for name, key in _HEALTH_TIMES.items():
+        if value := _health_time(raw, times, name):
+            settings[key] = value
+    if retries := _retries(raw, times):
+        settings["Retries"] = retries
+    return HealthCheck(raw, settings)
+
+
+def _health_time(raw: Raw, flags: Flags, name: str) -> int:
+    text = flags.text(name)
+    try:
+        value = duration(text) if text else 0
+    except ValueError:
+        raise raw.error(f"HEALTHCHECK --{name}={text[:40]} is not a duration", f"for example: --{name}=30s, 1m30s or 500ms",
+                        flag=flags.flag(name)) from None
+    if value and value < _SHORTEST:
+        raise raw.error(f"HEALTHCHECK --{name}={text[:40]} is too short", "0, or at least 1ms", flag=flags.flag(name))
+    return value
+
+
+def _retries(raw: Raw, flags: Flags) -> int:
+    text = flags.text("retries")
+    if text and not re.fullmatch(r"\+?[0-9]{1,9}", text):
+        raise raw.error(f"HEALTHCHECK --retries={text[:40]} is not a number", "for example: --retries=3", flag=flags.flag("retries"))
+    return int(text or 0)
+
+
+def _on_build(raw: Raw) -> Instruction:
+    Flags(raw)
+    _needs_arguments(raw, "ONBUILD COPY . /app/")
+    inner = raw.trigger
+    if inner is None:
+        raise raw.error("ONBUILD within ONBUILD is not allowed", "only what builds on this image runs the instruction", offset=0)
+    if inner.keyword in ("FROM", "MAINTAINER"):
+        raise raw.error(f"ONBUILD {inner.keyword} is not allowed", "any other instruction is", offset=0)
+    typed(inner)  # what is wrong in it is said here, not in the build of somebody who cannot change it
+    text = re.sub(rf"^ONBUILD[{SPACES}]*", "", raw.joined, flags=re.IGNORECASE)
+    return OnBuild(raw, text + "".join(f"\n{heredoc.raw}{heredoc.name}" for heredoc in raw.heredocs))
+
+
+def _pairs(raw: Raw, example: str) -> tuple[tuple[tuple[str, str], ...], bool]:
+    """``NAME=value …``, or the old form ``NAME value to the end of the line`` (then True)."""
+    Flags(raw)
     words = split_words(raw.arguments, raw.escape)
     if not words:
         raise raw.error(f"{raw.keyword} has no arguments", f"for example: {example}")
     if "=" not in words[0][0]:
-        if len(words) < 2:
-            raise raw.error(f"{raw.keyword} {words[0][0]} has no value", f"for example: {example}", offset=0)
-        return ((words[0][0], raw.arguments[words[1][1]:]),)
+        first, *rest = blank_words(raw.arguments)
+        if not rest:
+            raise raw.error(f"{raw.keyword} {words[0][0][:80]} has no value", f"for example: {example}", offset=0)
+        return ((first[0], raw.arguments[rest[0][1]:]),), True
     pairs = []
     for word, offset in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise raw.error(f"{raw.keyword} expects NAME=value, not {word!r}", "quote a value that has blanks in it", offset=offset)
+            raise raw.error(f"{raw.keyword} expects NAME=value, not {word[:80]!r}", "quote a value that has blanks in it", offset=offset)
         pairs.append((name, value))
-    return tuple(pairs)
+    return tuple(pairs), False
 
 
 def _arg(raw: Raw) -> Instruction:
-    _flags(raw, ())
-    _needs_arguments(raw, "ARG VERSION=1.0")
+    Flags(raw)
+    words = split_words(raw.arguments, raw.escape)
+    if not words:
+        raise raw.error("ARG has no arguments", "for example: ARG VERSION=1.0")
     pairs: list[tuple[str, str | None]] = []
-    for word, offset in split_words(raw.arguments, raw.escape):
+    for word, offset in words:
         name, equals, value = word.partition("=")
-        if not NAME.fullmatch(name):
-            raise raw.error(f"invalid name {name!r} in ARG", "letters, digits and '_', and no digit first", offset=offset)
+        if not name or "\0" in name:
+            raise raw.error(f"ARG {word[:80]} has no name", "for example: ARG VERSION=1.0", offset=offset)
         pairs.append((name, value if equals else None))
     return Arg(raw, tuple(pairs))
 
 
 def _words(raw: Raw, example: str) -> tuple[str, ...]:
-    _flags(raw, ())
+    Flags(raw)
     _needs_arguments(raw, example)
     listed = _json_list(raw) if raw.keyword == "VOLUME" else None
-    return listed if listed is not None else tuple(word for word, _ in split_words(raw.arguments, raw.escape))
+    words = tuple(word for word, _ in blank_words(raw.arguments)) if listed is None else tuple(word.strip(SPACES) for word in listed)
+    if not words or not all(words):
+        raise raw.error(f"{raw.keyword} has an empty word", f"for example: {example}", offset=0)
+    return words
 
 
 def _rest(raw: Raw, example: str) -> str:
-    _flags(raw, ())
+    Flags(raw)
     _needs_arguments(raw, example)
     return raw.arguments
 
 
-def _one_word(raw: Raw, example: str) -> str:
-    text = _rest(raw, example)
-    words = split_words(text, raw.escape)
-    if len(words) > 1:
-        raise raw.error(f"{raw.keyword} takes one argument", f"for example: {example}", offset=words[1][1])
-    return text
-
-
 def _bare_command(raw: Raw) -> Command:
-    _flags(raw, ())
+    Flags(raw)
     return _command(raw)
 
 
 def _shell(raw: Raw) -> Instruction:
-    _flags(raw, ())
+    Flags(raw)
     words = _json_list(raw)
     if not words:
-        raise raw.error("SHELL takes a JSON list", 'for example: SHELL ["/bin/bash", "-c"]', offset=0)
+        raise raw.error("SHELL takes a JSON list", 'for example: SHELL ["/bin/bash", "-c"]', offset=0 if raw.arguments else None)
     return Shell(raw, words)
-
-
-def _stop_signal(raw: Raw) -> Instruction:
-    return StopSignal(raw, _one_word(raw, "STOPSIGNAL SIGTERM"))
 
 
 _BUILDERS: dict[str, Callable[[Raw], Instruction]] = {
@@ -393,20 +284,22 @@ _BUILDERS: dict[str, Callable[[Raw], Instruction]] = {
     "COPY": _copy,
     "ADD": _copy,
     "ARG": _arg,
-    "ENV": lambda raw: Env(raw, _pairs(raw, "ENV NAME=value")),
-    "LABEL": lambda raw: Label(raw, _pairs(raw, "LABEL name=value")),
+    "ENV": lambda raw: Env(raw, *_pairs(raw, "ENV NAME=value")),
+    "LABEL": lambda raw: Label(raw, *_pairs(raw, "LABEL name=value")),
     "WORKDIR": lambda raw: Workdir(raw, _rest(raw, "WORKDIR /app")),
-    "USER": lambda raw: User(raw, _one_word(raw, "USER nobody")),
+    "USER": lambda raw: User(raw, _rest(raw, "USER nobody")),
     "EXPOSE": lambda raw: Expose(raw, _words(raw, "EXPOSE 8080")),
     "VOLUME": lambda raw: Volume(raw, _words(raw, "VOLUME /data")),
     "CMD": lambda raw: Cmd(raw, _bare_command(raw)),
     "ENTRYPOINT": lambda raw: Entrypoint(raw, _bare_command(raw)),
-    "STOPSIGNAL": _stop_signal,
+    "STOPSIGNAL": lambda raw: StopSignal(raw, _rest(raw, "STOPSIGNAL SIGTERM")),
     "SHELL": _shell,
+    "HEALTHCHECK": _health_check,
+    "ONBUILD": _on_build,
     "MAINTAINER": lambda raw: Maintainer(raw, _rest(raw, "MAINTAINER name")),
 }
 
 __all__ = [
-    "Arg", "Cmd", "Command", "Copy", "Entrypoint", "Env", "Expose", "From", "Instruction", "Label", "Maintainer", "Run",
-    "Shell", "StopSignal", "User", "Volume", "Workdir", "interpret", "is_folder_path",
+    "Arg", "Cmd", "Command", "Copy", "Entrypoint", "Env", "Expose", "From", "HealthCheck", "Instruction", "Label", "Maintainer",
+    "OnBuild", "Run", "RunMount", "Shell", "StopSignal", "User", "Volume", "Workdir", "interpret", "is_folder_path", "typed",
 ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import BuildError, near
+from .expansion import ExpansionError, split_shell_words
+from .forms import BLANKS, SPACES, NotStrings, json_words
 
 KEYWORDS = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
@@ -18,11 +20,11 @@ KEYWORDS = (
 )
 HEREDOC_KEYWORDS = frozenset({"ADD", "COPY", "RUN"})
 DIRECTIVES = frozenset({"escape", "syntax", "check"})
-BLANKS = " \t\v\f\r"
 
-_DIRECTIVE = re.compile(r"#[ \t]*([A-Za-z][A-Za-z0-9]*)[ \t]*=(.*)")
-_HEREDOC = re.compile(r"(\d*)<<(-?)([^<]+)")
-_WORD_END = re.compile(r"[ \t\v\f\r]")
+_DIRECTIVE = re.compile(r"([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)")
+_LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
+_FLAG_RUN = re.compile(r"[^\t\n\v\f\r \\'\"]+")
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,17 @@ class Flag:
 
 @dataclass(frozen=True)
 class Heredoc:
-    """One here-document. ``expand`` is False where the delimiter is quoted; ``chomp`` (``<<-``) drops leading tabs."""
+    """One here-document. ``expand`` is False where the delimiter is quoted; ``chomp`` (``<<-``) drops leading tabs.
+
+    ``content`` is what is meant, ``raw`` what is written (with the tabs), ``descriptor`` the number before ``<<``.
+    """
 
     name: str
     content: str
     expand: bool
     chomp: bool
+    raw: str = ""
+    descriptor: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,10 @@ class Raw:
 
     ``line`` to ``end_line`` (1-based, inclusive) is where it stands, ``original`` that text as written. ``segments`` holds
     ``(offset in arguments, line, column)`` for each physical line that the arguments were joined from.
+
+    :param word: the keyword as written. ``comments``: the comment lines directly above, without ``#``.
+    :param empty_lines: numbers of the empty lines between continuations. ``trigger``: of ONBUILD, the instruction in it.
+    :param joined: the whole logical line, continuations joined, without here-documents.
     """
 
     keyword: str
@@ -64,12 +75,15 @@ class Raw:
     segments: tuple[tuple[int, int, int], ...]
     sources: tuple[str, ...]
     escape: str
+    word: str = ""
+    comments: tuple[str, ...] = ()
+    empty_lines: tuple[int, ...] = ()
+    trigger: Raw | None = None
+    joined: str = ""
 
     def place(self, offset: int) -> tuple[int, int]:
-        """Line and column (1-based) of an offset in ``arguments``."""
-        index = max(bisect_right(self.segments, (offset, 1 << 60, 0)) - 1, 0)
-        start, line, column = self.segments[index]
-        return line, column + max(offset - start, 0)
+        """Line and column (1-based) of an offset in ``arguments``; of an ONBUILD's, which has no text here, those of the FROM."""
+        return _place(self.segments, offset) if self.segments else (self.line, self.column)
 
     def error(self, message: str, hint: str = "", *, offset: int | None = None, flag: Flag | None = None) -> BuildError:
         """An error at this instruction, or at an offset of its arguments, or at one of its flags."""
@@ -83,89 +97,137 @@ class Raw:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A parsed Dockerfile: instructions in order, the directives at its top, and the escape character."""
+    """A parsed Dockerfile: instructions in order, the directives at its top (and their lines), and the escape character."""
 
     instructions: tuple[Raw, ...]
     directives: dict[str, str]
     escape: str
+    directive_lines: dict[str, int] = field(default_factory=dict)
 
 
-def parse(text: str) -> Dockerfile:
+def parse(text: str | bytes) -> Dockerfile:
     """Split a Dockerfile into raw instructions.
 
+    :param text: bytes are taken as UTF-8.
     :raises BuildError: with line, column and the source line, for an unknown instruction, a bad directive, an
-        unterminated here-document or a file without instructions.
+        unterminated here-document, text that is not UTF-8 or a file without instructions.
     """
-    lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
-    directives = _directives(lines)
-    reader = _Reader(lines, directives.get("escape", "\\"))
+    text = _decoded(text)
+    written = text.removeprefix("\ufeff").split("\n")
+    if not written[-1]:
+        written.pop()  # what ends with a newline has no line after it
+    lines = [line.rstrip("\r") for line in written]
+    directives, places = _directives(lines)
+    reader = _Reader(lines, written, directives.get("escape", "\\"), len(places))
     instructions: list[Raw] = []
     while (raw := reader.instruction()) is not None:
         instructions.append(raw)
     if not instructions:
         raise BuildError("the Dockerfile has no instructions", "begin with FROM, for example: FROM host")
-    return Dockerfile(tuple(instructions), directives, reader.escape)
+    return Dockerfile(tuple(instructions), directives, reader.escape, places)
 
 
-def _directives(lines: list[str]) -> dict[str, str]:
+def _decoded(text: str | bytes) -> str:
+    try:
+        if isinstance(text, bytes):
+            return text.decode()
+        text.encode()  # surrogates from a careless decoding have no UTF-8: files and variables could not hold them
+        return text
+    except UnicodeError as error:
+        start = int(getattr(error, "start", 0))
+        before = text[:start] if isinstance(text, str) else text[:start].decode()
+        line = before.count("\n") + 1
+        column = len(before) - (before.rfind("\n") + 1) + 1
+        raise BuildError("the Dockerfile is not UTF-8", "save it as UTF-8", line=line, column=column) from None
+
+
+def _directives(lines: list[str]) -> tuple[dict[str, str], dict[str, int]]:
     """``# key=value`` lines at the very top. The first line that is none of the known ones ends them (it is a comment)."""
     found: dict[str, str] = {}
+    places: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
-        match = _DIRECTIVE.fullmatch(line.strip())
+        text = line.lstrip(SPACES)
+        match = _DIRECTIVE.fullmatch(text[1:].lstrip(SPACES)) if text.startswith("#") else None
         if match is None or (name := match[1].lower()) not in DIRECTIVES:
             break
-        value = match[2].strip()
+        value = match[2]
         if name in found:
             raise BuildError(f"directive {name} is given twice", "keep one of them", line=number, column=1, source=line)
         if name == "escape" and value not in ("\\", "`"):
             raise BuildError(f"escape is {value!r}", "it must be \\ or `", line=number, column=1, source=line)
-        found[name] = value
-    return found
+        found[name], places[name] = value, number
+    return found, places
 
 
 class _Reader:
-    """Walks over the physical lines, one instruction at a time."""
+    """Walks over the physical lines, one instruction at a time. ``lines`` are without, ``written`` with their carriage returns."""
 
-    def __init__(self, lines: list[str], escape: str) -> None:
-        self.lines, self.escape, self.next = lines, escape, 0
+    def __init__(self, lines: list[str], written: list[str], escape: str, start: int) -> None:
+        self.lines, self.written, self.escape, self.next = lines, written, escape, start
+        self.missed_heredoc = False
 
     def instruction(self) -> Raw | None:
-        while self.next < len(self.lines) and _skippable(self.lines[self.next]):
-            self.next += 1
+        comments = self._comments()
         if self.next >= len(self.lines):
             return None
         first = self.next
-        text, segments = self._join()
-        keyword, begin = _keyword(text, first + 1, segments[0][2], self.lines[first])
-        place = _Places(segments)
-        flags, begin = _flags(text, begin, place, self.escape)
-        while begin < len(text) and text[begin] in BLANKS:
-            begin += 1
-        arguments = text[begin:].rstrip(BLANKS)
-        heredocs = self._heredocs(arguments, first) if keyword in HEREDOC_KEYWORDS and "<<" in arguments else ()
-        original = "\n".join(self.lines[first:self.next])
-        kept = tuple((max(offset - begin, 0), line, column + max(begin - offset, 0)) for offset, line, column in place.covering(begin))
-        return Raw(keyword, first + 1, self.next, segments[0][2], flags, arguments, heredocs, original.strip(), kept,
-                   tuple(self.lines[first:self.next]), self.escape)
+        text, segments, empty = self._join()
+        keyword = self._keyword(text, 0, segments)
+        trigger = self._trigger(text, keyword, segments) if keyword == "ONBUILD" else None
+        flags, begin, end = _arguments(text, _end_of_word(text, 0), segments)
+        heredocs = self._heredocs(text, trigger or (keyword, text[begin:end]), first)
+        self.missed_heredoc = not heredocs and "<<" in text
+        sources = tuple(self.lines[first:self.next])
 
-    def _join(self) -> tuple[str, list[tuple[int, int, int]]]:
+        def made(start: int, flags: tuple[Flag, ...], begin: int, end: int, inner: Raw | None = None) -> Raw:
+            line, column = _place(segments, start)
+            word = text[start:_end_of_word(text, start)]
+            outer = start == 0
+            return Raw(
+                word.lower().upper(), line, self.next, column, flags, text[begin:end], heredocs,
+                "\n".join(self.lines[first:self.next]).strip(SPACES) if outer else text[start:].strip(SPACES),
+                _within(segments, begin), sources[line - first - 1:], self.escape, word, comments if outer else (), empty if outer else (),
+                inner, text[start:])
+
+        inner = None
+        if trigger is not None:
+            start = begin
+            inner = made(start, *_arguments(text, _end_of_word(text, start), segments))
+        return made(0, flags, begin, end, inner)
+
+    def _comments(self) -> tuple[str, ...]:
+        """Skip to the next instruction; the comment lines above it (an empty line or an empty comment separates)."""
+        found: list[str] = []
+        while self.next < len(self.lines) and _skippable(line := self.lines[self.next]):
+            comment = line.strip(SPACES)[1:].strip(SPACES)
+            found = [*found, comment] if comment and len(found) < 100 else []
+            self.next += 1
+        return tuple(found)
+
+    def _join(self) -> tuple[str, list[tuple[int, int, int]], tuple[int, ...]]:
         """One logical line: continuations joined, comments and empty lines inside them dropped (Docker does both)."""
         line = self.lines[self.next]
-        indent = len(line) - len(line.lstrip(BLANKS))
-        segments = [(0, self.next + 1, indent + 1)]
-        body, more = self._continued(line[indent:])
-        parts, length = [body], len(body)
+        stripped = line.lstrip(SPACES)
+        segments = [(0, self.next + 1, len(line) - len(stripped) + 1)]
+        body, more = self._continued(stripped)
+        parts, length, empty = [body], len(body), []
         self.next += 1
         while more and self.next < len(self.lines):
             line = self.lines[self.next]
             self.next += 1
             if _skippable(line):
+                if not line.strip(SPACES):
+                    empty.append(self.next)
                 continue
             body, more = self._continued(line)
+            if not length:  # nothing but an escape so far: the line begins here
+                segments.clear()
             segments.append((length, self.next, 1))
             parts.append(body)
             length += len(body)
-        return "".join(parts), segments
+        text = "".join(parts)
+        indent = len(text) - len(text.lstrip(SPACES))
+        return text[indent:], list(_within(segments, indent)), tuple(empty)
 
     def _continued(self, line: str) -> tuple[str, bool]:
         """The line without its trailing escape. An escape that is itself escaped does not continue."""
@@ -174,124 +236,134 @@ class _Reader:
             return line, False
         return stripped[:-1], True
 
-    def _heredocs(self, arguments: str, first: int) -> tuple[Heredoc, ...]:
-        found = []
-        for word, _ in split_words(arguments, self.escape):
-            match = _HEREDOC.fullmatch(word)
-            if match is None:
-                continue
-            name = match[3]
-            quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "'\""
-            name = name[1:-1] if quoted else name
-            if not name or name[0] in "'\"" or any(c.isspace() for c in name):
-                continue
-            found.append(self._heredoc_body(name, not quoted, match[2] == "-", first))
-        return tuple(found)
+    def _keyword(self, text: str, start: int, segments: list[tuple[int, int, int]]) -> str:
+        word = text[start:_end_of_word(text, start)]
+        keyword = word.lower().upper()  # lower first, as BuildKit does: 'ſ' has an upper case S and is none
+        if keyword not in KEYWORDS:
+            hint = near(keyword[:40], KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
+            if self.missed_heredoc:
+                hint = "for a here-document above, << must begin a word, with its name right after it"
+            line, column = _place(segments, start)
+            raise BuildError(f"unknown instruction {word[:40]!r}", hint, line=line, column=column, source=self.lines[line - 1])
+        return keyword
 
-    def _heredoc_body(self, name: str, expand: bool, chomp: bool, first: int) -> Heredoc:
-        content: list[str] = []
+    def _trigger(self, text: str, keyword: str, segments: list[tuple[int, int, int]]) -> tuple[str, str] | None:
+        """Keyword and arguments of the instruction in ONBUILD; None for none, and for another ONBUILD (which is refused later)."""
+        _, start, end = _arguments(text, _end_of_word(text, 0), segments)
+        if start == end or (inner := self._keyword(text, start, segments)) == "ONBUILD":
+            return None
+        _, begin, end = _arguments(text, _end_of_word(text, start), segments)
+        return inner, text[begin:end]
+
+    def _heredocs(self, text: str, of: tuple[str, str], first: int) -> tuple[Heredoc, ...]:
+        """The here-documents that a line opens, in order. The exec form opens none."""
+        keyword, arguments = of
+        if keyword not in HEREDOC_KEYWORDS or "<<" not in text:
+            return ()
+        try:
+            if json_words(arguments) is not None:
+                return ()
+            words = split_shell_words(text)
+        except (ExpansionError, NotStrings):  # what the shell may understand, but not BuildKit: then << is the shell's, too
+            return ()
+        return tuple(self._body(mark, first) for word in words if (mark := heredoc_mark(word)) is not None)
+
+    def _body(self, mark: Heredoc, first: int) -> Heredoc:
+        found: list[str] = []
         while self.next < len(self.lines):
             line = self.lines[self.next]
             self.next += 1
-            bare = line.lstrip("\t") if chomp else line
-            if bare == name:
-                return Heredoc(name, "".join(content), expand, chomp)
-            content.append(bare + "\n")
-        column = self.lines[first].find("<<") + 1
-        raise BuildError(f"the here-document {name!r} has no end", f"put {name} alone on a line after it",
-                         line=first + 1, column=max(column, 1), source=self.lines[first])
+            if (line.lstrip("\t") if mark.chomp else line) == mark.name:
+                raw = "".join(found)
+                content = _LEADING_TABS.sub("", raw) if mark.chomp else raw
+                return Heredoc(mark.name, content, mark.expand, mark.chomp, raw, mark.descriptor)
+            found.append(self.written[self.next - 1] + "\n")
+        number = next((n for n in range(first, self.next) if "<<" in self.lines[n]), first)
+        hint = f"put {mark.name} alone on a line after it"
+        raise BuildError(f"the here-document {mark.name!r} has no end", hint, line=number + 1,
+                         column=self.lines[number].find("<<") + 1 or 1, source=self.lines[number])
 
 
-class _Places:
-    """Offsets in a joined line to places in the file."""
+def heredoc_mark(word: str) -> Heredoc | None:
+    """What opens a here-document (``<<EOF``, ``3<<-'EOF'``), without content; None for any other word."""
+    match = _HEREDOC.fullmatch(word)
+    if match is None:
+        return None
+    try:
+        names = split_shell_words(match[3], raw=False)
+    except ExpansionError:
+        return None
+    if len(names) != 1:
+        return None
+    # A quote that is gone did quote something, and then nothing in the document is expanded (POSIX, 2.7.4).
+    expand = sum(map(names[0].count, "'\"")) == sum(map(match[3].count, "'\""))
+    digits = match[1][-9:]
+    return Heredoc(names[0], "", expand, match[2] == "-", "", int(digits) if digits else 0)
 
-    def __init__(self, segments: list[tuple[int, int, int]]) -> None:
-        self.segments = segments
 
-    def of(self, offset: int) -> tuple[int, int]:
-        start, line, column = self.segments[max(bisect_right(self.segments, (offset, 1 << 60, 0)) - 1, 0)]
-        return line, column + offset - start
+def _place(segments: list[tuple[int, int, int]] | tuple[tuple[int, int, int], ...], offset: int) -> tuple[int, int]:
+    start, line, column = segments[max(bisect_right(segments, (offset, 1 << 60, 0)) - 1, 0)]
+    return line, column + max(offset - start, 0)
 
-    def covering(self, offset: int) -> list[tuple[int, int, int]]:
-        """The segments from the one that holds ``offset`` on."""
-        return self.segments[max(bisect_right(self.segments, (offset, 1 << 60, 0)) - 1, 0):]
+
+def _within(segments: list[tuple[int, int, int]], begin: int) -> tuple[tuple[int, int, int], ...]:
+    """The segments of the text from ``begin`` on, with offsets that count from there."""
+    first = max(bisect_right(segments, (begin, 1 << 60, 0)) - 1, 0)
+    return tuple((max(offset - begin, 0), line, column + max(begin - offset, 0)) for offset, line, column in segments[first:])
 
 
 def _skippable(line: str) -> bool:
-    stripped = line.strip()
+    stripped = line.lstrip(SPACES)
     return not stripped or stripped[0] == "#"
 
 
-def _keyword(text: str, line: int, column: int, source: str) -> tuple[str, int]:
-    match = _WORD_END.search(text)
-    end = match.start() if match else len(text)
-    word = text[:end]
-    keyword = word.upper()
-    if keyword not in KEYWORDS:
-        hint = near(keyword, KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
-        raise BuildError(f"unknown instruction {word[:40]!r}", hint, line=line, column=column, source=source)
-    return keyword, end
+def _end_of_word(text: str, start: int) -> int:
+    match = BLANKS.search(text, start)
+    return match.start() if match else len(text.rstrip(SPACES))
 
 
-def _flags(text: str, begin: int, places: _Places, escape: str) -> tuple[tuple[Flag, ...], int]:
-    """The leading ``--flag`` words; a bare ``--`` ends them. Quotes and escapes inside are taken off."""
+def _arguments(text: str, begin: int, segments: list[tuple[int, int, int]]) -> tuple[tuple[Flag, ...], int, int]:
+    """The leading ``--flag`` words (a bare ``--`` ends them), and where the arguments after them begin and end."""
     flags: list[Flag] = []
     while True:
-        while begin < len(text) and text[begin] in BLANKS:
+        while begin < len(text) and text[begin] in SPACES:
             begin += 1
         if not text.startswith("--", begin):
-            return tuple(flags), begin
-        word, end = _flag_word(text, begin, escape)
+            break
+        word, end = _flag_word(text, begin)
         if word == "--":
-            return tuple(flags), end
+            begin = end
+            while begin < len(text) and text[begin] in SPACES:
+                begin += 1
+            break
         name, equals, value = word[2:].partition("=")
-        line, column = places.of(begin)
+        line, column = _place(segments, begin)
         flags.append(Flag(name, value if equals else None, line, column))
         begin = end
+    return tuple(flags), begin, max(len(text.rstrip(SPACES)), begin)
 
 
-def _flag_word(text: str, begin: int, escape: str) -> tuple[str, int]:
+def _flag_word(text: str, begin: int) -> tuple[str, int]:
+    """A flag without its quotes and escapes. The escape is a backslash here, whatever the directive says (BuildKit)."""
     out: list[str] = []
     quote = ""
     while begin < len(text):
+        if plain := _FLAG_RUN.match(text, begin):
+            out.append(plain[0])
+            begin = plain.end()
+            continue
         char = text[begin]
-        if char == escape and begin + 1 < len(text):
-            begin += 1
-            out.append(text[begin])
+        if char == "\\":
+            out.append(text[begin + 1:begin + 2])
+            begin += 2
+            continue
+        if quote and char != quote:
+            out.append(char)
         elif quote:
-            if char == quote:
-                quote = ""
-            else:
-                out.append(char)
+            quote = ""
         elif char in "'\"":
             quote = char
-        elif char in BLANKS:
-            break
         else:
-            out.append(char)
+            break
         begin += 1
-    return "".join(out), begin
-
-
-def split_words(text: str, escape: str) -> list[tuple[str, int]]:
-    """Words with their offsets. Quotes and escapes keep blanks together and *stay in the word*: expansion takes them off."""
-    words: list[tuple[str, int]] = []
-    index, size = 0, len(text)
-    while index < size:
-        if text[index] in BLANKS:
-            index += 1
-            continue
-        start, quote = index, ""
-        while index < size and (quote or text[index] not in BLANKS):
-            char = text[index]
-            if char == escape and quote != "'":
-                index += 1  # whatever follows belongs to the word, blank or quote
-            elif quote:
-                if char == quote:
-                    quote = ""
-            elif char in "'\"":
-                quote = char
-            index += 1
-        index = min(index, size)
-        words.append((text[start:index], start))
-    return words
+    return "".join(out), min(begin, len(text))

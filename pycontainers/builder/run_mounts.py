@@ -74,7 +74,7 @@ class RunMounts:
     def wanted(self, state: StageState, item: ins.Run, sources: dict[str, int]) -> Generator[Event, None, list[Wanted]]:
         """With everything known that can be wrong. :raises BuildError:"""
         found = []
-        for mount in item.mounts:
+        for mount in state.mounts(item):
             found.append((yield from self._wanted(state, item.raw, mount, sources)))
         places = [one.target for one in found if one.target]
         for one in found:
@@ -85,7 +85,7 @@ class RunMounts:
     def _wanted(
         self, state: StageState, raw: Raw, mount: ins.RunMount, sources: dict[str, int]
     ) -> Generator[Event, None, Wanted]:
-        target, source, id = (state.expand(raw, text) for text in (mount.target, mount.source, mount.id))
+        target, source, id = mount.target, mount.source, mount.id
         if mount.type == "ssh":
             id = id or "default"
             self._check_given(raw, mount, id, self._agents, f"--ssh {id}")

@@ -27,7 +27,7 @@ from .executor import Executor, LayerStore, Runner
 from .explain import Explainer
 from .origins import Origins, Pull
 from .parser import Raw, parse
-from .plan import Plan, Stage, architecture, make_plan, platform_arguments
+from .plan import Plan, Stage, architecture, make_plan, platform_arguments, triggers
 from .stage import PROXY_ARGUMENTS, StageState
 from .steps import Made, Steps
 
@@ -44,7 +44,7 @@ def build(request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull |
     _check_platform(request)
     dockerfile = parse(request.dockerfile)
     instructions = ins.interpret(dockerfile)
-    plan = make_plan(instructions, request.build_args, request.target)
+    plan = make_plan(instructions, request.build_args, request.target, contexts=request.contexts)
     solver = _Solver(request, plan, store, runner, pull, imported)
     yield from solver.notes()
     state = yield from solver.run()
@@ -204,10 +204,13 @@ class _Solver:
         else:
             image = yield from self.origins.image(raw, stage.base)
             state = StageState(image, self.plan, self.request.build_args)
+        state.begin()
         found.append(state)
         cached = True
-        if state.settings.get("OnBuild"):
-            raise raw.error(f"{stage.base} has ONBUILD instructions, which are not supported yet", "use another base image")
+        # Of a base that is a stage the plan knows them; an image's are known only now, and done as part of FROM.
+        for item in triggers(state.settings.pop("OnBuild", None) or [], raw):
+            made = yield from self.steps.perform(stage, state, item, self.first[stage.index])
+            cached = cached and made.cached
         return Made(cached)
 
 

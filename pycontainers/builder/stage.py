@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import copy
 import posixpath
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import UsageError
 from ..images.store import Image, Layer
 from ..images.view import Rootfs, View
+from ..linux import signals
 from . import instructions as ins
+from . import run_flags
+from .history import created_by
 from .parser import Raw
-from .plan import Plan, expand_at, platform_arguments
+from .plan import Plan, examine_at, expand_at, platform_arguments
+from .ports import ports
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXY_ARGUMENTS = frozenset(
@@ -23,7 +27,6 @@ PROXY_ARGUMENTS = frozenset(
 )
 """Known to every RUN without ARG, and no part of the cache key (Docker's "predefined ARGs")."""
 
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([A-Za-z]+))?")
 _MAX_PORTS = 65536
 
 
@@ -40,8 +43,16 @@ class StageState:
         self.chain_id: str = base.chain_id
         self.plan, self.build_args = plan, build_args
         self.arguments: dict[str, str] = {}
+        """Values of the ARGs of this stage and of those that it stands on."""
+        self._declared: dict[str, None] = {}
+        self._settled: set[str] = set()
+        """Names that were set by ENV after ARG: of the two, what was said last holds (in BuildKit)."""
+        if isinstance(base, StageState):
+            self.arguments, self._declared, self._settled = dict(base.arguments), dict(base._declared), set(base._settled)
+            self.settings.pop("OnBuild", None)  # they were for this stage: the plan has them among its instructions
         self.created: str = str(self.config.get("created") or "")
         self.command_set = False
+        self._building: bool = isinstance(base, StageState) and base._building
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,8 +70,14 @@ class StageState:
 
     @property
     def values(self) -> dict[str, str]:
-        """What variables stand for: ARGs, and ENV, which wins."""
-        return {**self.arguments, **self.environment}
+        """What variables stand for: ENV, also the base's, and ARGs that came later."""
+        return {**self.environment, **{name: value for name, value in self.arguments.items() if name not in self._settled}}
+
+    @property
+    def declared(self) -> list[str]:
+        """``NAME=value`` of every ARG so far, in order, as the history of a RUN shows them. One without a value has an empty one."""
+        values = self.values
+        return [f"{name}={values.get(name, '')}" for name in self._declared]
 
     @property
     def workdir(self) -> str:
@@ -85,7 +102,9 @@ class StageState:
         return {"PATH": PATH, **self.values}
 
     def proxies(self) -> dict[str, str]:
-        return {name: value for name, value in self.build_args.items() if name in PROXY_ARGUMENTS and name not in self.arguments}
+        """In lower and upper case, as programs ask for the one or the other (Docker gives both)."""
+        given = {name: value for name, value in self.build_args.items() if name in PROXY_ARGUMENTS and name not in self.arguments}
+        return {name: value for given_name, value in given.items() for name in (given_name.lower(), given_name.upper())} | given
 
     def add_layer(self, layer: Layer, created: str, created_by: str) -> None:
         self.layers.append(layer)
@@ -106,57 +125,100 @@ class StageState:
 
     # -- instructions that change the config alone
 
+    def begin(self) -> None:
+        """What a stage of a build begins with beside its base: a PATH, and at nothing at all a working directory (BuildKit)."""
+        self._building = True
+        if not any(entry.startswith("PATH=") for entry in self.settings.get("Env") or []):
+            self.settings["Env"] = [*(self.settings.get("Env") or []), f"PATH={PATH}"]
+        if not self.layers and not self.config["history"] and not self.host:
+            self.settings.setdefault("WorkingDir", "/")
+
+    def mounts(self, item: ins.Run) -> tuple[ins.RunMount, ...]:
+        """The mounts of a RUN with their variables replaced. :raises BuildError: at the flag."""
+        return run_flags.mounts(item.raw, lambda text: self.expand(item.raw, text)) if item.mounts else ()
+
     def apply(self, item: ins.Instruction) -> bool:
         """Apply an instruction that makes no layer; False for those that do."""
+        if isinstance(item, ins.OnBuild):
+            self.settings["OnBuild"] = [*(self.settings.get("OnBuild") or []), item.trigger]
+            return True  # Docker's history has no entry for it
+        words = self._apply(item)
+        if words is None:
+            return False
+        self.note(created_by(item, words))
+        return True
+
+    def _apply(self, item: ins.Instruction) -> list[str] | None:
+        """Apply it. :returns: its words after substitution; None for an instruction that makes a layer."""
         match item:
             case ins.Arg():
-                self._arg(item)
+                return self._arg(item)
             case ins.Env():
-                self._env(item)
+                return self._env(item)
             case ins.Label():
-                self._label(item)
-            case ins.User():
-                self.settings["User"] = self._one(item.raw, item.user)
+                return self._label(item)
             case ins.Expose():
-                self._expose(item)
+                return self._expose(item)
             case ins.Volume():
                 paths = [self._one(item.raw, path) for path in item.paths]
                 self.settings["Volumes"] = {**(self.settings.get("Volumes") or {}), **{path: {} for path in paths}}
+                return paths
             case ins.Cmd():
-                self.settings["Cmd"] = self.argv(item.command) if item.raw.arguments else []
                 self.command_set = True
+                if self._building:
+                    self.settings["ArgsEscaped"] = True  # BuildKit's mark on every CMD
+                return self._command("Cmd", self.argv(item.command))
             case ins.Entrypoint():
-                self.settings["Entrypoint"] = self.argv(item.command) if item.raw.arguments else []
                 if not self.command_set:  # the base's CMD was meant for the base's entry point (Docker resets it too)
                     self.settings.pop("Cmd", None)
-            case ins.StopSignal():
-                self.settings["StopSignal"] = self._one(item.raw, item.signal)
+                return self._command("Entrypoint", self.argv(item.command))
             case ins.Shell():
                 self.settings["Shell"] = list(item.words)
+                return list(item.words)
+            case ins.HealthCheck():
+                self.settings["Healthcheck"] = dict(item.settings)
+                return []
+            case ins.User():
+                self.settings["User"] = self._text(item.raw, item.user)
+                return [self.user]
+            case ins.StopSignal():
+                return [self._stop_signal(item)]
             case ins.Maintainer():
                 self.config["author"] = item.name
-            case _:
-                return False
-        self.note(f"{item.raw.keyword} {item.raw.arguments}".strip())
-        return True
+                return [item.name]
+        return None
 
     def set_workdir(self, raw: Raw, path: str) -> str:
         """Record and return the new working directory: absolute, clean, relative to the last one."""
-        value = self.settings["WorkingDir"] = posixpath.normpath(posixpath.join("/", self.workdir, self._one(raw, path)))
-        return str(value)
+        value = "/" + posixpath.normpath(posixpath.join("/", self.workdir, self._text(raw, path))).lstrip("/")
+        self.settings["WorkingDir"] = value
+        return value
 
     def set_labels(self, labels: Mapping[str, str]) -> None:
         if labels:
             self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **labels}
             self.note("LABEL " + " ".join(f"{name}={value}" for name, value in sorted(labels.items())))
 
-    def _one(self, raw: Raw, text: str) -> str:
+    def _text(self, raw: Raw, text: str) -> str:
         value = self.expand(raw, text)
-        if not value.strip() or "\0" in value:
+        if "\0" in value:
+            raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
+        return value
+
+    def _one(self, raw: Raw, text: str) -> str:
+        value = self._text(raw, text)
+        if not value.strip():
             raise raw.error(f"{raw.keyword} {text} is empty after substitution", "set the variable with ARG or ENV before", offset=0)
         return value
 
-    def _arg(self, item: ins.Arg) -> None:
+    def _command(self, key: str, argv: list[str]) -> list[str]:
+        self.settings.pop(key, None)  # an empty list is none at all in Docker's configs
+        if argv:
+            self.settings[key] = argv
+        return argv
+
+    def _arg(self, item: ins.Arg) -> list[str]:
+        said = []
         for name, default in item.pairs:
             value = self.build_args.get(name)
             if value is None and default is not None:
@@ -165,38 +227,46 @@ class StageState:
                 value = self.plan.globals.get(name)
                 if value is None:
                     value = platform_arguments().get(name)
+            self._declared[name] = None
             if value is not None:
                 self.arguments[name] = value
+                self._settled.discard(name)
+            said.append(name if value is None else f"{name}={value}")
+        return said
 
-    def _env(self, item: ins.Env) -> None:
+    def _env(self, item: ins.Env) -> list[str]:
         # All values of one instruction see the variables as they were before it.
-        values = [(self._name(item.raw, name), self.expand(item.raw, value)) for name, value in item.pairs]
+        values = [(self._name(item.raw, name), self._text(item.raw, value)) for name, value in item.pairs]
         self.settings["Env"] = [f"{name}={value}" for name, value in {**self.environment, **dict(values)}.items()]
+        self._settled |= dict(values).keys()
+        return [f"{name}={value}" for name, value in values]
 
     def _name(self, raw: Raw, text: str) -> str:
-        name = self.expand(raw, text)
-        if not name or "=" in name or "\0" in name or any(char.isspace() for char in name):
-            raise raw.error(f"invalid name {name!r} in {raw.keyword}", "a name has no blanks and no '='", offset=0)
+        name = self._text(raw, text)
+        if not name or "=" in name:
+            raise raw.error(f"invalid name {name[:80]!r} in {raw.keyword}", "a name is not empty and has no '='", offset=0)
         return name
 
-    def _label(self, item: ins.Label) -> None:
-        labels = {self.expand(item.raw, name): self.expand(item.raw, value) for name, value in item.pairs}
-        self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **labels}
+    def _label(self, item: ins.Label) -> list[str]:
+        labels = [(self._text(item.raw, name), self._text(item.raw, value)) for name, value in item.pairs]
+        self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **dict(labels)}
+        return [f"{name}={value}" for name, value in labels]
 
-    def _expose(self, item: ins.Expose) -> None:
-        ports = dict(self.settings.get("ExposedPorts") or {})
-        for word in item.ports:
-            for text in self._one(item.raw, word).split():
-                ports |= {port: {} for port in _ports(item.raw, word, text)}
-        if len(ports) > _MAX_PORTS:
-            raise item.raw.error(f"EXPOSE lists {len(ports)} ports", f"at most {_MAX_PORTS}", offset=0)
-        self.settings["ExposedPorts"] = ports
+    def _stop_signal(self, item: ins.StopSignal) -> str:
+        signal = self._text(item.raw, item.signal)
+        try:
+            signals.number(signal)
+        except UsageError as error:
+            raise item.raw.error(f"STOPSIGNAL: {error.message}", error.hint, offset=0) from None
+        self.settings["StopSignal"] = signal
+        return signal
 
-
-def _ports(raw: Raw, word: str, text: str) -> list[str]:
-    match = _PORT.fullmatch(text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    protocol = (match[3] or "tcp").lower() if match else ""
-    if not 1 <= first <= last <= 65535 or protocol not in ("tcp", "udp", "sctp"):
-        raise raw.error(f"invalid port {text!r}", "for example: EXPOSE 8080, 53/udp or 8000-8010", offset=max(raw.arguments.find(word), 0))
-    return [f"{port}/{protocol}" for port in range(first, last + 1)]
+    def _expose(self, item: ins.Expose) -> list[str]:
+        said: list[str] = []
+        for word in sorted(item.ports):
+            for text in examine_at(item.raw, word, self.values).words:
+                said += ports(item.raw, word, text)
+                if len(said) > _MAX_PORTS:
+                    raise item.raw.error(f"EXPOSE lists more than {_MAX_PORTS} ports", "a range is written 8000-8010", offset=0)
+        self.settings["ExposedPorts"] = {**(self.settings.get("ExposedPorts") or {}), **{port: {} for port in said}}
+        return said

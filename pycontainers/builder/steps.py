@@ -110,8 +110,7 @@ class Steps:
             extra_hosts=request.extra_hosts, shm_size=request.shm_size, ulimits=request.ulimits,
         )  # fmt: skip
         layer, made = yield from self._layer(stage, state, definition, lambda: self._execute(state, item.raw, command, wanted, index))
-        shown = sorted(f"{name}={value}" for name, value in state.arguments.items())
-        declared = [f"|{len(shown)}", *shown] if shown else []
+        declared = [f"|{len(state.declared)}", *state.declared] if state.declared else []
         state.add_layer(layer, self.created(layer), " ".join(["RUN", *declared, *argv]))
         return made
 
@@ -177,7 +176,7 @@ class Steps:
         destination = _absolute(state.workdir, state.expand(raw, item.destination))
         how: dict[str, Any] = {
             "destination": destination, "owner": state.expand(raw, item.chown), "mode": state.expand(raw, item.chmod),
-            "parents": item.parents, "exclude": [state.expand(raw, pattern) for pattern in item.exclude], "link": item.link,
+            "parents": item.parents, "exclude": list(item.exclude), "link": item.link,
             **({"epoch": self._request.epoch} if self._request.epoch is not None else {}),
         }  # fmt: skip
         inline = tuple((heredoc.name, _heredoc(state, raw, heredoc)) for heredoc in item.inline)
@@ -230,7 +229,7 @@ class Steps:
         if not any(place.path for place in places):
             return None, places
         flag = next((flag for flag in raw.flags if flag.name == "from"), None)
-        return (yield from self._origins.files(raw, state.expand(raw, item.source_stage), flag, stage.sources)), places
+        return (yield from self._origins.files(raw, item.source_stage, flag, stage.sources)), places
 
     def _items(
         self, item: ins.Copy, origin: Origin | None, place: _Place, exclude: tuple[str, ...], fetched: contextlib.ExitStack

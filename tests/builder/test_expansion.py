@@ -28,11 +28,12 @@ def test_docker_table(word, expected):
 
 
 @pytest.mark.parametrize(("word", "part"), [
-    ("${", "bad substitution"), ("${}", "bad substitution"), ("${a", "no closing"), ("${a:-x", "no closing"),
+    ("${", "no closing"), ("${}", "bad substitution"), ("${a", "no closing"), ("${a:-x", "no closing"),
     ("${a^}", "unsupported modifier '^'"),
-    ("${a:#x}", "unsupported modifier"), ("'a", "single quote has no end"), ('"a', "double quote has no end"),
-    ("${x?}", "x: not allowed to be unset"),
-    ("${empty:?}", "empty: not allowed to be empty"), ("${x:?give x}", "x: give x"), ("${x:-" * 60, "nested"),
+    ("${a:x}", "unsupported modifier ':x'"), ("${a/\\a/b}", "invalid escape"),
+    ("'a", "single quote has no end"), ('"a', "double quote has no end"),
+    ("${x?}", "x: is not allowed to be unset"),
+    ("${empty:?}", "empty: is not allowed to be empty"), ("${x:?give x}", "x: give x"), ("${x:-" * 60, "nested"),
 ])
 def test_errors(word, part):
     with pytest.raises(ExpansionError) as caught:
@@ -41,11 +42,11 @@ def test_errors(word, part):
 
 
 def test_words_split_outside_quotes_only():
-    assert expand_words("$sp 'a b'\"$sp\" x\\ y ''", VALUES) == ["one", "two", "a bone two", "x y", ""]
+    assert expand_words("$sp 'a b'\"$sp\" x\\ y ''", VALUES) == ["one", "two", "a bone two", "x y"]
 
 
-def test_heredoc_content_keeps_quotes():
-    assert expand("it's \"$a\" \\$a \\n", VALUES, keep_quotes=True) == "it's \"hello\" $a \\n"
+def test_heredoc_content_keeps_quotes_and_loses_every_escape():
+    assert expand("it's \"$a\" \\$a \\n \\\\", VALUES, "`", keep_quotes=True) == "it's \"hello\" $a n \\"
 
 
 def test_another_escape_character():

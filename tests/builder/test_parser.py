@@ -78,7 +78,7 @@ def test_heredocs():
     text += "COPY <<one <<\"two\" /d/\n1\none\n2\ntwo\nUSER x"
     script, piped, copy, user = typed(text)[1:]
     assert script.command.words == ("echo a\n# kept\n",)
-    assert piped.command.words == ("cat <<-'A' <<B\nx $y\nA\nz\nB\n",)
+    assert piped.command.words == ("cat <<-'A' <<B\n\tx $y\nA\nz\nB",)
     assert isinstance(copy, Copy) and [(h.name, h.content, h.expand) for h in copy.inline] == [("one", "1\n", True), ("two", "2\n", False)]
     assert copy.sources == () and user.user == "x"
 
@@ -91,13 +91,9 @@ def test_heredoc_with_an_interpreter_leaves_no_file():
 @pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [
     ("FROM host\nRUUN x", 2, 1, "unknown instruction 'RUUN'", "did you mean RUN"),
     ("FROM host\n  COPY --form=x a b", 2, 8, "unknown flag --form", "did you mean from"),
-    ("FROM host\nRUN --mount=type=cache,target=/x y", 2, 5, "--mount is not supported yet", "COPY"),
-    ("FROM host\nHEALTHCHECK NONE", 2, 1, "HEALTHCHECK is not supported yet", "leave"),
     ("FROM host\nCOPY a", 2, 6, "at least one source", "COPY ."),
-    ("FROM host\nCOPY a b c", 2, 10, "must end with '/'", "c/"),
-    ("FROM host\nADD https://example.com/x /x", 2, 5, "URL is not supported yet", "RUN"),
     ("FROM host\nENV a=1 b", 2, 9, "expects NAME=value, not 'b'", "quote"),
-    ("FROM host\nARG 1x", 2, 5, "invalid name '1x'", "letters"),
+    ("FROM host\nARG =x", 2, 5, "has no name", "ARG VERSION"),
     ("FROM host\nRUN <<EOF\nx", 2, 5, "'EOF' has no end", "EOF alone"),
     ("FROM host\nCMD [1]", 2, 5, "something else than strings", "JSON string"),
     ("FROM host\nSHELL bash", 2, 7, "JSON list", "SHELL ["),
@@ -109,7 +105,7 @@ def test_heredoc_with_an_interpreter_leaves_no_file():
     ("FROM host AS a\nCOPY --from=b /x /x\nFROM host AS b\nCOPY --from=a /x /x", 1, 1, "need each other", "circle"),
     ("FROM host\nCOPY --from=7 /x /x", 2, 6, "no stage 7", "0 to 0"),
     ("FROM host\nCOPY --from=0 /x /x", 2, 6, "copy from itself", "earlier"),
-    ("FROM host AS a\nFROM host AS a", 2, 1, "two stages are named", "own"),
+    ("FROM host AS a\nCOPY --from=b /x /x\nFROM host AS b\nFROM a", 2, 6, "defined below", "move it up"),
 ])
 def test_errors_name_place_source_and_remedy(text, line, column, message, hint):
     error = failure(text)
@@ -124,10 +120,11 @@ def test_nothing_to_build(text):
 
 
 def test_only_the_stages_that_the_target_needs_in_order():
-    text = "ARG B=host\nFROM $B AS one\nFROM host AS unused\nRUN x\nFROM one AS two\nCOPY --from=last /a /a\nFROM scratch AS last"
+    text = "ARG B=host\nFROM scratch AS Files\nFROM $B AS one\nFROM host AS unused\nRUN x\nFROM one AS two\nCOPY --from=files /a /a\n"
+    text += "RUN --mount=from=FILES,target=/m x\nFROM two"
     plan = make_plan(typed(text), {"B": "other"}, "TWO")
-    assert [stage.title for stage in plan.stages] == ["one", "last", "two"]
-    assert plan.stages[0].base == "other" and plan.stages[2].base_stage == 0 and plan.stages[2].sources == {"last": 3}
+    assert [stage.title for stage in plan.stages] == ["files", "one", "two"]
+    assert plan.stages[1].base == "other" and plan.stages[2].base_stage == 1 and plan.stages[2].sources == {"files": 0, "FILES": 0}
     with pytest.raises(ContainersError, match="no stage named 'tow'"):
         make_plan(typed(text), {}, "tow")
 
@@ -159,4 +156,4 @@ def test_any_text_gives_a_plan_or_a_build_error(text):
     except BuildError as error:
         assert error.hint
         if error.line:
-            assert error.source == text.removeprefix("\ufeff").split("\n")[error.line - 1].removesuffix("\r")
+            assert error.source == text.removeprefix("\ufeff").split("\n")[error.line - 1].rstrip("\r")

@@ -9,6 +9,7 @@ import tarfile
 import pytest
 
 from pycontainers.builder.solver import build
+from pycontainers.builder.stage import PATH
 from pycontainers.errors import BuildError, NotFound
 from pycontainers.events import Done, Note, StepFinished, StepOutput, StepStarted
 from pycontainers.protocol import BuildRequest
@@ -45,7 +46,7 @@ def ran(builder) -> int:
 def test_config_of_a_whole_dockerfile(builder, look):
     image = builder(FULL, tags=("visits:1",), labels={"by": "test"}, build_args={"FLAVOUR": "sweet"})
     settings = image.config["config"]
-    assert settings["Env"] == ["app=visits", "a=2", "b=1", "PATH=/opt/bin:"]
+    assert settings["Env"] == [f"PATH=/opt/bin:{PATH}", "app=visits", "a=2", "b=1"]
     assert settings["WorkingDir"] == "/srv/visits" and settings["User"] == "1000:1000"
     assert settings["Labels"] == {"the key": "a value", "x": "1", "by": "test"}
     assert sorted(settings["ExposedPorts"]) == ["53/udp", "7000/tcp", "7001/tcp", "7002/tcp", "8080/tcp"]
@@ -53,11 +54,11 @@ def test_config_of_a_whole_dockerfile(builder, look):
     assert settings["Entrypoint"] == ["/bin/bash", "-ec", "exec server"] and settings["Cmd"] == ["--port", "8080"]
     call = builder.runner.calls[0]
     assert call["cwd"] == "/srv/visits" and call["user"] == "1000:1000" and call["network"] == "bridge"
-    assert call["env"] == {"PATH": "/opt/bin:", "NAME": "visits", "FLAVOUR": "sweet", "app": "visits", "a": "2", "b": "1"}
+    assert call["env"] == {"PATH": f"/opt/bin:{PATH}", "NAME": "visits", "FLAVOUR": "sweet", "app": "visits", "a": "2", "b": "1"}
     history = image.config["history"]
     assert [entry["created_by"] for entry in history if not entry.get("empty_layer")] == [
         "WORKDIR /srv", "WORKDIR /srv/visits",
-        "RUN |2 FLAVOUR=sweet NAME=visits /bin/sh -c echo made > made.txt; echo hello from $app $FLAVOUR",
+        "RUN |2 NAME=visits FLAVOUR=sweet /bin/sh -c echo made > made.txt; echo hello from $app $FLAVOUR",
     ]
     assert image.config["rootfs"]["diff_ids"] == [layer.diff_id for layer in image.layers] and len(image.layers) == 3
     assert look.content(image, "/made.txt") == "made\n"
@@ -124,14 +125,14 @@ def test_copy_from_a_stage_is_cached_by_content(builder, look):
 def test_stage_as_base_and_target(builder, look):
     text = "FROM scratch AS a\nENV x=1\nRUN touch a\nFROM a AS b\nRUN touch b\nFROM b\nRUN exit 1"
     image = builder(text, target="b")
-    assert look.files(image) == ["/a", "/b"] and image.config["config"]["Env"] == ["x=1"]
+    assert look.files(image) == ["/a", "/b"] and image.config["config"]["Env"] == [f"PATH={PATH}", "x=1"]
 
 
 def test_image_as_base_and_reset_of_cmd(builder, look):
     builder("FROM scratch\nRUN touch below\nCMD [\"a\"]\nENV x=1", tags=("below",))
     image = builder("FROM below\nENTRYPOINT [\"b\"]\nCOPY --from=below /below /copied")
     assert look.files(image) == ["/below", "/copied"] and "Cmd" not in image.config["config"]
-    assert image.config["config"]["Env"] == ["x=1"] and len(image.layers) == 2
+    assert image.config["config"]["Env"] == [f"PATH={PATH}", "x=1"] and len(image.layers) == 2
 
 
 def test_proxy_arguments_are_set_and_not_in_the_key(builder):
@@ -177,7 +178,7 @@ def test_a_build_that_is_given_up_leaves_nothing(builder):
     ("FROM scratch\nCOPY a.txt /d/e\nCOPY a.txt /x/\nCOPY b.txt /d/../d/e/x", 4, "/d/e is not a folder", "destination"),
     ("FROM scratch\nADD x.tar.gz /", 2, "x.tar.gz cannot be unpacked", "get or make it again"),
     ("FROM scratch\nEXPOSE 99999", 2, "invalid port '99999'", "8080"),
-    ("FROM scratch\nUSER $nobody", 2, "empty after substitution", "ARG"),
+    ("FROM scratch\nVOLUME $nobody", 2, "empty after substitution", "ARG"),
     ("FROM scratch\nRUN --network=none true\nCOPY a.txt /f\nWORKDIR /f", 4, "/f is not a folder", ""),
     ("FROM scratch\nENV a=\"${b:?b is needed}\"", 2, "b: b is needed", "--build-arg b"),
 ])
@@ -209,7 +210,59 @@ def test_no_context(builder):
 
 def test_expansion_uses_one_snapshot_and_env_beats_arg(builder):
     image = builder("FROM scratch\nARG v=arg\nENV v=env w=$v\nENV x=$v\nENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc")
-    assert image.config["config"]["Env"] == ["v=env", "w=arg", "x=env", "abc=bye", "def=hello", "ghi=bye"]
+    assert image.config["config"]["Env"][1:] == ["v=env", "w=arg", "x=env", "abc=bye", "def=hello", "ghi=bye"]
+
+
+def test_an_arg_after_env_holds_for_steps_and_not_for_the_image(builder):
+    """The reference says that ENV always wins; BuildKit takes what came last."""
+    image = builder("FROM scratch AS a\nENV v=env\nARG v=arg u\nRUN true\nFROM a\nENV w=$v\nRUN true")
+    assert image.config["config"]["Env"][1:] == ["v=env", "w=arg"]
+    first, second = builder.runner.calls
+    assert first["env"]["v"] == "arg" and second["env"]["v"] == "arg" and "u" not in first["env"]
+    assert image.config["history"][2]["created_by"] == "RUN |2 v=arg u= /bin/sh -c true"
+
+
+def test_what_docker_writes_into_history(builder):
+    text = """FROM scratch
+ENV a="x y" b=1
+ARG c=$a d
+LABEL "k k"='v'
+EXPOSE 9 53/UDP 7-8
+VOLUME /a /b
+USER $b
+STOPSIGNAL $b
+SHELL ["/bin/ash", "-c"]
+HEALTHCHECK --interval=90s --timeout=1500ms --retries=3 CMD curl "$a"
+ONBUILD RUN true
+MAINTAINER me
+ENTRYPOINT echo "\\x"
+CMD ["a", "b\\n"]
+"""
+    image = builder(text)
+    assert [entry["created_by"] for entry in image.config["history"]] == [
+        "ENV a=x y b=1", "ARG c=x y d", "LABEL k k=v", "EXPOSE [53/udp 7/tcp 8/tcp 9/tcp]", "VOLUME [/a /b]", "USER 1", "STOPSIGNAL 1",
+        "SHELL [/bin/ash -c]",
+        'HEALTHCHECK {Test:[CMD-SHELL curl "$a"] Interval:1m30s Timeout:1.5s StartPeriod:0s StartInterval:0s Retries:3}',
+        "MAINTAINER me", r'ENTRYPOINT ["/bin/ash" "-c" "echo \"\\x\""]', r'CMD ["a" "b\n"]',
+    ]
+    settings = image.config["config"]
+    assert settings["ArgsEscaped"] is True and settings["WorkingDir"] == "/" and settings["OnBuild"] == ["RUN true"]
+    assert settings["Healthcheck"] == {
+        "Test": ["CMD-SHELL", 'curl "$a"'], "Interval": 90 * 10**9, "Timeout": 1500 * 10**6, "Retries": 3,
+    }
+
+
+def test_instructions_that_a_base_wants_done(builder, look):
+    builder.file("x", "content")
+    text = "FROM scratch\nENV d=/to\nONBUILD COPY <<-one $d/\n\ttext\n\tone\nONBUILD COPY \\\n  x /x\nONBUILD ENV e=$d"
+    base = builder(text, tags=("base",))
+    assert base.config["config"]["OnBuild"] == ["COPY <<-one $d/\n\ttext\none", "COPY   x /x", "ENV e=$d"] and look.files(base) == []
+    image = builder("FROM base AS one\nONBUILD COPY x /y\nFROM one AS two\nFROM two")
+    assert look.files(image) == ["/to/", "/to/one", "/x", "/y"] and look.content(image, "/to/one") == "text\n"
+    assert image.config["config"]["Env"][1:] == ["d=/to", "e=/to"] and "OnBuild" not in image.config["config"]
+    builder("FROM scratch\nONBUILD COPY no /y", tags=("base",))
+    with pytest.raises(BuildError, match=r":2:.*no is not in the build context"):
+        builder("# c\nFROM base")
 
 
 def test_host_stays_local(builder):

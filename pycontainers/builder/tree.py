@@ -1,0 +1,148 @@
+"""The typed tree of a Dockerfile: one class for each instruction. Values are as written; :mod:`.instructions` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .parser import Heredoc, Raw
+from .run_flags import RunMount
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """Base of all. ``raw`` has the position and the text as written."""
+
+    raw: Raw
+
+
+@dataclass(frozen=True)
+class Command:
+    """What RUN, CMD and ENTRYPOINT take: a JSON list (exec form) or one line for the shell (``words`` is that line alone)."""
+
+    shell: bool
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class From(Instruction):
+    """``name`` is in lower case, "" for none; ``platform`` as written."""
+
+    base: str
+    name: str
+    platform: str
+
+
+@dataclass(frozen=True)
+class Run(Instruction):
+    """``mounts`` as written (:func:`.run_flags.mounts` with the variables known gives those to make).
+
+    :param script: a here-document that names its own interpreter; ``command`` runs it without a file.
+    """
+
+    command: Command
+    network: str
+    mounts: tuple[RunMount, ...] = ()
+    script: Heredoc | None = None
+
+
+@dataclass(frozen=True)
+class Copy(Instruction):
+    """COPY and ADD (``add``). ``source_stage`` is the value of ``--from``. ``inline`` sources are here-documents.
+
+    :param exclude: patterns of ``--exclude``. ``checksum``: ``sha256:…``, or a commit, "" for none; ``unpack``: None is ADD's own rule.
+    """
+
+    sources: tuple[str, ...]
+    inline: tuple[Heredoc, ...]
+    destination: str
+    source_stage: str
+    chown: str
+    chmod: str
+    add: bool
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    checksum: str = ""
+    keep_git_dir: bool = False
+    unpack: bool | None = None
+
+
+@dataclass(frozen=True)
+class HealthCheck(Instruction):
+    """``settings`` is the image config's ``Healthcheck`` object (Docker: ``Test``; ``Interval``, ``Timeout``, … in nanoseconds)."""
+
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class OnBuild(Instruction):
+    """``trigger`` is the instruction to run in a build that stands on this image, as written."""
+
+    trigger: str
+
+
+@dataclass(frozen=True)
+class Env(Instruction):
+    """``legacy``: written as ``NAME value``, without ``=``."""
+
+    pairs: tuple[tuple[str, str], ...]
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class Label(Instruction):
+    """``legacy`` as for ENV."""
+
+    pairs: tuple[tuple[str, str], ...]
+    legacy: bool = False
+
+
+@dataclass(frozen=True)
+class Arg(Instruction):
+    pairs: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Workdir(Instruction):
+    path: str
+
+
+@dataclass(frozen=True)
+class User(Instruction):
+    user: str
+
+
+@dataclass(frozen=True)
+class Expose(Instruction):
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cmd(Instruction):
+    command: Command
+
+
+@dataclass(frozen=True)
+class Entrypoint(Instruction):
+    command: Command
+
+
+@dataclass(frozen=True)
+class StopSignal(Instruction):
+    signal: str
+
+
+@dataclass(frozen=True)
+class Shell(Instruction):
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Volume(Instruction):
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Maintainer(Instruction):
+    name: str
