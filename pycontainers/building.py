@@ -14,6 +14,7 @@ KEEP = 1 << 20  # characters of one step's output: more is not read by anybody i
 _LINE = 1 << 14  # characters of one line: a program may never end it
 _FEW = 24  # rows: a build with no more of them is shown whole
 _LATEST = 8  # of a longer one that runs, as many of the steps that ended last
+_WHOLE = 300  # rows: what has ended is shown with every step that ran, if it is no longer than that
 _MANY = 12  # steps that run at a time and are shown one by one
 _GROUP = 4  # steps beside each other that are worth a line for all of them
 _REASONS = 12  # lines of why a step ran
@@ -163,10 +164,10 @@ class Steps:
     def shown(self, over: bool) -> list[Step | Group]:
         """Steps in the order of the file, many that say the same as one. ``over``: the build has ended, and this is what stays."""
         rows = [self.rows[index] for index in sorted(self.rows)]
-        if over:
-            return _grouped(rows, lambda step: step.state != "cached" or bool(step.why), _GROUP) if len(rows) > _FEW else list(rows)
         if len(rows) <= _FEW:
             return list(rows)
+        if over and len(rows) <= _WHOLE:
+            return _grouped(rows, lambda step: step.state != "cached" or bool(step.why), _GROUP)
         latest = {step.index for step in sorted(rows, key=lambda step: step.order)[-_LATEST:] if step.order}
         running = {step.index for step in [step for step in rows if step.state == "running"][:_MANY]}
         bad = {step.index for step in [step for step in rows if step.state == "failed"][:_MANY]}

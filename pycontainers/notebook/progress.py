@@ -19,9 +19,11 @@ from . import html
 
 T = TypeVar("T")
 _TAIL = 5
-_WIDTH = 400  # characters of a running step's line, and of an instruction
+_WIDTH = 200  # characters of a running step's line, and of an instruction
 _NOTES = 30
+_FOLDED = 200  # steps that can be unfolded when all is over
 _PERIOD = 0.1
+_LARGE = 32_000  # characters: what is larger is drawn less often
 _ICONS = {"running": "▶", "done": "✓", "cached": "✓", "failed": "✗", "cancelled": "⊘"}
 _COLORS = {"running": html.LINK, "done": html.GOOD, "cached": html.MUTED, "failed": html.BAD, "cancelled": html.WARN}
 _ROW = "display:flex;gap:.6em;align-items:baseline"
@@ -44,6 +46,7 @@ class BuildView:
         self.over = False
         self.lock = threading.Lock()
         self._drawn: dict[int, tuple[str, str]] = {}
+        self._folded = 0
 
     def handle(self, event: Event) -> None:
         with self.lock:
@@ -74,6 +77,10 @@ class BuildView:
     def plain(self) -> str:
         with self.lock:
             return self._plain(time.monotonic())
+
+    def html(self) -> str:
+        with self.lock:
+            return self._html(time.monotonic())
 
     def _output(self, step: Step) -> list[str]:
         if step.state == "failed":
@@ -117,6 +124,7 @@ class BuildView:
 
     def _html(self, now: float) -> str:
         parts = []
+        self._folded = _FOLDED
         if self.steps.rows:
             rows = [self._item(item, now) for item in self.steps.shown(self.over)]
             # What is longer than a screen scrolls, when it is no longer redrawn.
@@ -139,7 +147,10 @@ class BuildView:
             return self._step(item, now)
         if not self.over:
             return f'<div role="listitem">{html.muted(f"… {item}")}</div>'
-        inside = "".join(self._step(step, now) for step in item.steps)
+        inside = "".join(self._step(step, now) for step in item.steps[: self._folded])
+        if len(item.steps) > self._folded:
+            inside += f'<div role="listitem">{html.muted(f"… {len(item.steps) - self._folded} more")}</div>'
+        self._folded = max(0, self._folded - len(item.steps))
         return (
             f'<details role="listitem"><summary style="color:{html.MUTED}">{html.text(item)}</summary>'
             f'<div role="list" style="padding-left:1em">{inside}</div></details>'
@@ -151,7 +162,7 @@ class BuildView:
         if known is not None and known[0] == step.state != "running":
             return known[1]
         icon = f'<span role="img" aria-label="{step.state}" style="color:{_COLORS[step.state]}">{_ICONS[step.state]}</span>'
-        full = html.attribute(step.label[: 4 * _WIDTH])
+        full = html.attribute(step.label[: 2 * _WIDTH])
         label = f'<span style="{_LABEL}" title="{full}">{html.text(step.label[:_WIDTH])}</span>'
         color = _COLORS[step.state] if step.state in ("failed", "cancelled") else html.MUTED
         time_taken = f'<span style="color:{color};white-space:nowrap;font-variant-numeric:tabular-nums">{html.text(step.took(now))}</span>'
@@ -216,7 +227,7 @@ class _Ticker:
         self._view, self._handle = view, handle
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pycontainers-progress", daemon=True)
-        self._shown = ""
+        self._shown, self._size = "", 0
 
     def __enter__(self) -> _Ticker:
         self._thread.start()
@@ -228,14 +239,16 @@ class _Ticker:
         self._draw()
 
     def _run(self) -> None:
-        while not self._end.wait(_PERIOD):
+        while not self._end.wait(_PERIOD if self._size < _LARGE else 3 * _PERIOD):
             self._draw()
 
     def _draw(self) -> None:
         shown = self._view.plain()
         if shown != self._shown:
             self._shown = shown
-            self._handle.update(self._view.bundle(), raw=True)
+            page = self._view.html()
+            self._size = len(page)
+            self._handle.update({"text/plain": shown, "text/html": page}, raw=True)
 
 
 def show(work: Work[T], word: str = "built") -> T:

@@ -133,6 +133,14 @@ def test_a_long_build_stays_small_and_cheap() -> None:
     assert view.plain().count("\n") < 60 and "built x in 20.00 s · 178 of 200 steps cached" in view.plain()
 
 
+def test_however_long_a_build_was_what_stays_is_bounded() -> None:
+    view = viewed(*long_build(3000), StepFinished(2999, 0.2, False), Done("x", 20.0))
+    view.failed()
+    page = Page(view.bundle()["text/html"])
+    assert len(view.bundle()["text/html"]) < 400_000 and "2792 more" in page.text and "cancelled after" in page.text
+    assert view.plain().count("\n") < 20 and "  … 2992 steps: 2693 cached, 299 done\n" in view.plain()
+
+
 def test_many_steps_at_a_time() -> None:
     events: list[Event] = [StepStarted(index, 100, "", f"RUN {index}") for index in range(1, 101)]
     view = viewed(*events)
