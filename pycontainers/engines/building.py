@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from ..builder import solver
 from ..errors import NotFound
-from ..events import Done, Event, StepFinished, Work, without_end
+from ..events import Done, Event, Note, StepFinished, Work, without_end
 from ..images.store import Image
-from ..protocol import BuildRequest
-from . import steps
+from ..linux import holder
+from ..network import wayout
+from ..protocol import BuildRequest, ImageInfo
+from ..runtime import client
+from . import inside, steps
+from .creation import ONE_ID
 
 if TYPE_CHECKING:
     from .native import NativeEngine
 
+T = TypeVar("T")
 _LAYOUT, _IMAGE = "oci-layout://", "docker-image://"
 _BOUND_EVERY = 60.0  # seconds between two looks at how much room the cache takes
 _bounded: dict[str, float] = {}
@@ -25,26 +31,52 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     """See :meth:`pycontainers.protocol.Engine.build`."""
     request = yield from _with_layouts(engine, request)
     store = engine.store
-    ran, done = False, None
     work = solver.build(request, store, steps.Runner(engine.paths, store), engine.pull)
+
+    def end(ran: bool) -> Iterator[Event]:
+        if ran and time.monotonic() - _bounded.get(store.root, -_BOUND_EVERY) > _BOUND_EVERY:
+            _bounded[store.root] = time.monotonic()
+            store.bound_cache()
+        yield from ()
+
+    return (yield from _ending(work, end))
+
+
+def build_inside(engine: NativeEngine, request: BuildRequest) -> Work[ImageInfo]:
+    """The same for an ordinary user, in his namespaces; what his steps had to do with is said once one of them ran."""
+    client.connect(engine.paths).close()
+    if request.network == "bridge":
+        wayout.ensure(engine.paths)
+    work: Work[ImageInfo] = inside.work(engine.paths, "build", request)
+
+    def end(ran: bool) -> Iterator[Event]:
+        if ran and request.network == "bridge":
+            yield from map(Note, wayout.explain(str(engine.paths.run)))
+        if ran and sum((holder.read(str(engine.paths.run)) or {}).get("uids", ())) == 1:
+            yield Note(ONE_ID)
+
+    return (yield from _ending(work, end))
+
+
+def _ending(work: Work[T], end: Callable[[bool], Iterator[Event]]) -> Work[T]:
+    """``work``, with ``end`` before its last event: it gets to know whether a step ran."""
+    ran, done = False, None
     try:
         while True:
-            event: Event = next(work)
+            event = next(work)
             ran = ran or (isinstance(event, StepFinished) and not event.cached)
             if isinstance(event, Done):
-                done = event  # told when all is done, what follows included
+                done = event
             else:
                 yield event
     except StopIteration as stop:
-        image: Image = stop.value
+        result: T = stop.value
     finally:
         work.close()
-    if ran and time.monotonic() - _bounded.get(store.root, -_BOUND_EVERY) > _BOUND_EVERY:
-        _bounded[store.root] = time.monotonic()
-        store.bound_cache()
+    yield from end(ran)
     if done is not None:
         yield done
-    return image
+    return result
 
 
 def _with_layouts(engine: NativeEngine, request: BuildRequest) -> Work[BuildRequest]:

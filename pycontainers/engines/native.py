@@ -15,7 +15,6 @@ from ..errors import NotFound, StateError, UsageError
 from ..events import Work
 from ..images.store import Store
 from ..linux import signals
-from ..network import wayout
 from ..paths import Paths, paths
 from ..protocol import (
     BootstrapRequest,
@@ -366,10 +365,7 @@ class NativeEngine(Shipping):
 
         self._begin()
         if inside.needed():
-            client.connect(self.paths).close()
-            wayout.ensure(self.paths)
-            built: ImageInfo = yield from inside.work(self.paths, "build", request)
-            return built
+            return (yield from building.build_inside(self, request))
         image = yield from building.build(self, request)
         return self.store.info(image)
 

@@ -31,27 +31,28 @@ class Tell:
     """Events of one layer, a few each second."""
 
     def __init__(self, crew: Crew, label: str) -> None:
-        self._events, self._label = crew.events, label
+        self._tell, self._label = crew.tell, label
         self._phase, self._last = "", 0.0
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         now = time.monotonic()
         if phase != self._phase or now - self._last >= PERIOD:
             self._phase, self._last = phase, now
-            self._events.put(Transfer(self._label, phase, done, total))
+            self._tell(Transfer(self._label, phase, done, total))
 
 
 class Crew:
     """The threads. Daemons: one that hangs in a network must not keep a notebook's kernel from ending.
 
     :ivar leased: folders and blobs of the store that the work counts on: until :meth:`close` they are ``holder``'s. ``stop``: is set when
-        the threads are to end.
+        the threads are to end. ``tell``: where events go; another place than ``events`` for who works without :meth:`run`.
     """
 
     def __init__(self, store: Records, name: str) -> None:
         self._records, self._name = store, name
         self.holder = f"{name[0]}{secrets.token_hex(4)}"
         self.events: _Events = queue.SimpleQueue()
+        self.tell: Callable[[Event], object] = self.events.put
         self.stop = threading.Event()
         self.leased: set[str] = set()
         self._threads: list[threading.Thread] = []

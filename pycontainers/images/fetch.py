@@ -51,9 +51,9 @@ def fetch(
     config = manifest.config(raw, len(found.layers))
     yield Transfer("config", "done", len(raw), len(raw))
     yield from _odd(source.name, config)
-    crew = _Crew(store, source)
+    crew = FetchCrew(store, source)
     try:
-        made = yield from crew.work(_jobs(found.layers, config["rootfs"]["diff_ids"]))
+        made = yield from crew.work(jobs(found.layers, config["rootfs"]["diff_ids"]))
         image = store.add_image(raw, made, manifest=found.raw, holder=crew.holder)
         for name in names:
             store.tag(image.id, name, known_as())
@@ -70,25 +70,27 @@ def _odd(name: str, config: dict[str, Any]) -> Iterator[Event]:
 
 
 @dataclass(frozen=True)
-class _Job:
-    index: int
+class Job:
+    """One layer to have: ``chain`` its chain id, ``parent`` that of the one below ("" for none)."""
+
     blob: Descriptor
     diff: str
     chain: str
     parent: str
 
 
-def _jobs(blobs: Sequence[Descriptor], diffs: Sequence[str]) -> list[_Job]:
+def jobs(blobs: Sequence[Descriptor], diffs: Sequence[str]) -> list[Job]:
+    """Of layers that stand on each other, lowest first."""
     found, parent = [], ""
-    for index, (blob, diff) in enumerate(zip(blobs, diffs, strict=True)):
+    for blob, diff in zip(blobs, diffs, strict=True):
         chain = layers.chain_id(parent, diff)
-        found.append(_Job(index, blob, diff, chain, parent))
+        found.append(Job(blob, diff, chain, parent))
         parent = chain
     return found
 
 
-class _Crew(Crew):
-    """Threads that fetch layers. ``notes``: what could not be kept of them."""
+class FetchCrew(Crew):
+    """Threads that fetch layers. ``notes``: what could not be kept of them. Who has threads of his own calls :meth:`layer` in them."""
 
     def __init__(self, store: Store, source: Source) -> None:
         super().__init__(store, "fetch")
@@ -96,9 +98,9 @@ class _Crew(Crew):
         self.notes: list[str] = []
         self._readers: set[_Tee] = set()
 
-    def work(self, jobs: list[_Job]) -> Work[list[Layer]]:
+    def work(self, jobs: list[Job]) -> Work[list[Layer]]:
         """All layers, lowest first."""
-        return (yield from self.each(jobs, self._layer, AT_ONCE))
+        return (yield from self.each(jobs, self.layer, AT_ONCE))
 
     def end(self) -> None:
         for reader in list(self._readers):
@@ -107,8 +109,11 @@ class _Crew(Crew):
 
     # -- one layer
 
-    def _layer(self, job: _Job) -> Layer:
-        """The one that is here, or that somebody else is making, or a new one."""
+    def layer(self, job: Job) -> Layer:
+        """The one that is here, or that somebody else is making, or a new one.
+
+        :raises Stopped: the work was given up. :raises ContainersError: it cannot be had, or is not what it says that it is.
+        """
         tell = Tell(self, job.blob.short)
         place = f"{self.store.ingest}/{ingest.CLAIM}{os.path.basename(os.path.dirname(self.store.layer_at(job.chain, '', 0).path))}"
         while (layer := self._here(job)) is None:
@@ -127,7 +132,7 @@ class _Crew(Crew):
         tell("exists", layer.size, layer.size)
         return layer
 
-    def _here(self, job: _Job) -> Layer | None:
+    def _here(self, job: Job) -> Layer | None:
         layer = self.store.leased_layer(job.chain, job.diff, self.holder)
         if layer is None:
             return None
@@ -135,12 +140,12 @@ class _Crew(Crew):
         self.leased.add(folder)
         return layer if self.store.shippable(folder) else None  # a lost blob comes with the layer anew
 
-    def _wait(self, tell: Tell, job: _Job) -> None:
+    def _wait(self, tell: Tell, job: Job) -> None:
         tell("waiting", 0, job.blob.size)
         if self.stop.wait(POLL):
             raise Stopped
 
-    def _make(self, job: _Job, tell: Tell) -> Layer:
+    def _make(self, job: Job, tell: Tell) -> Layer:
         for last in (False, True):
             writing = self._begin(job, tell)
             try:
@@ -154,7 +159,7 @@ class _Crew(Crew):
                     writing.close()
         raise AssertionError
 
-    def _begin(self, job: _Job, tell: Tell) -> Ingest | None:
+    def _begin(self, job: Job, tell: Tell) -> Ingest | None:
         """The blob under construction; None where it is in the store (and leased)."""
         path = self.store.blob_path(job.blob.digest)
         while True:
@@ -171,7 +176,7 @@ class _Crew(Crew):
                 continue
             self._wait(tell, job)
 
-    def _unpack(self, job: _Job, writing: Ingest | None, tell: Tell) -> Layer:
+    def _unpack(self, job: Job, writing: Ingest | None, tell: Tell) -> Layer:
         tee = _Tee(self, job.blob, writing, tell)
         self._readers.add(tee)
         tree = self.store.new_layer()
@@ -204,7 +209,7 @@ class _Crew(Crew):
         tell("done", job.blob.size, job.blob.size)
         return layer
 
-    def _apply(self, job: _Job, tee: _Tee, tree: str) -> Applied:
+    def _apply(self, job: Job, tee: _Tee, tree: str) -> Applied:
         free = os.statvfs(self.store.ingest)
         try:
             applied = apply(cast(BinaryIO, tee), tree, limit=free.f_bavail * free.f_frsize, moved=tee.unpacked)
@@ -229,7 +234,7 @@ class _Crew(Crew):
 class _Tee:
     """A blob as a file to read from: what was left of it, then the source, all of it written beside. Or the blob that is here."""
 
-    def __init__(self, crew: _Crew, blob: Descriptor, writing: Ingest | None, tell: Tell) -> None:
+    def __init__(self, crew: FetchCrew, blob: Descriptor, writing: Ingest | None, tell: Tell) -> None:
         self._crew, self._blob, self._writing, self._tell = crew, blob, writing, tell
         self._adopted: Iterator[bytes] | None = writing.adopted() if writing is not None else None
         self._reader: Reader | None = open(crew.store.blob_path(blob.digest), "rb", 0) if writing is None else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -96,10 +96,11 @@ def make(
     return Manifest(config, found, dict(annotations or {}), media_type, raw, digest(raw))
 
 
-def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
+def parse(data: bytes, media_type: str | None = None, configs: Collection[str] = descriptor.CONFIGS) -> Manifest | Index:
     """Read a manifest or an index.
 
     :param media_type: as which it was sent (the Content-Type header, or the descriptor that named it); None where nobody says.
+    :param configs: media types of configs; others than an image's make it something else that registries keep.
     :raises ImageError: malformed, ambiguous, too large, or of a kind that holds no image.
     """
     if len(data) > MANIFEST_SIZE:
@@ -112,7 +113,7 @@ def parse(data: bytes, media_type: str | None = None) -> Manifest | Index:
         found = tuple(Descriptor.parse(row, f"index: manifest {number}") for number, row in enumerate(rows, 1))
         return Index(found, notes, kind, data, digest(data))
     config = Descriptor.parse(said.get("config"), "manifest: config")
-    if config.media_type not in descriptor.CONFIGS:
+    if config.media_type not in configs:
         raise ImageError(f"this is no container image: its config is {config.media_type}", "it is meant for another program")
     if config.size > CONFIG_SIZE:
         raise ImageError(f"manifest: config of {config.size} bytes is too large", f"at most {CONFIG_SIZE}")

@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, BinaryIO
 
 from ..errors import ImageError, NotFound, UsageError
 from . import archives, durable, manifest, reference
 from .archives import Found, Place
-from .descriptor import INDEXES, MANIFESTS, OCI_INDEX, Descriptor, Platform
+from .descriptor import CONFIGS, INDEXES, MANIFESTS, OCI_INDEX, Descriptor, Platform
 from .manifest import Index, Manifest
 from .source import Reader
 from .tar_writer import TarWriter
@@ -65,8 +65,8 @@ def _names(row: Descriptor) -> tuple[str, ...]:
 class LayoutSource:
     """One image of a layout. See :class:`.source.Source`."""
 
-    def __init__(self, place: Place, chosen: Descriptor) -> None:
-        self._place, self._chosen = place, chosen
+    def __init__(self, place: Place, chosen: Descriptor, configs: Collection[str] = CONFIGS) -> None:
+        self._place, self._chosen, self._configs = place, chosen, configs
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class LayoutSource:
     def manifest(self, platform: Platform) -> Manifest:
         chosen = self._chosen
         for _ in range(_DEPTH):
-            found = manifest.parse(self._blob(chosen, manifest.MANIFEST_SIZE), chosen.media_type)
+            found = manifest.parse(self._blob(chosen, manifest.MANIFEST_SIZE), chosen.media_type, self._configs)
             if isinstance(found, Manifest):
                 return found
             chosen = found.choose(platform)

@@ -67,6 +67,30 @@ def ship(
     return made.digest
 
 
+def ship_layers(
+    store: Store,
+    found: Sequence[Layer],
+    target: Target,
+    config: Descriptor,
+    raw: bytes,
+    names: Sequence[str] = (),
+    *,
+    compression: str = "",
+    at_once: int = AT_ONCE,
+) -> Work[str]:
+    """Send layers, in this order, with a config (``raw``) that makes them something else than an image; the digest of the manifest."""
+    crew = _Crew(store, target, at_once)
+    try:
+        sent = yield from crew.send([_packed(store, layer, compression, False, crew.holder) for layer in found])
+        yield from crew.send([_Job("config", lambda moved: config, lambda _: io.BytesIO(raw))])
+        made = manifest.make(config, sent)
+        target.finish(made, names)
+        yield Transfer("manifest", "done", len(made.raw), len(made.raw))
+    finally:
+        crew.end()
+    return made.digest
+
+
 @dataclass(frozen=True)
 class _Job:
     """One blob to send. ``make`` gives its descriptor (and makes it, telling the bytes of tar that are done), ``open`` its content."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -39,6 +39,7 @@ class Registry:
 
     :param credentials: instead of what the user's files say.
     :param origins: names of images of which a blob is known to be a part; those of the same registry are asked for it when pushing.
+    :param configs: media types of configs that are understood here (:func:`..manifest.parse`).
     """
 
     plain = False
@@ -50,6 +51,7 @@ class Registry:
         *,
         credentials: Credentials | None = None,
         origins: Callable[[Descriptor], Iterable[Reference]] | None = None,
+        configs: Collection[str] = descriptor.CONFIGS,
     ) -> None:
         self.reference = reference.parse(name) if isinstance(name, str) else name
         self.settings = settings or Settings.load()
@@ -61,7 +63,7 @@ class Registry:
         self._transports = [Transport(self.settings)]
         self._own = Endpoint(self._transports[0], host, path, known=credentials)
         self._mirrors = self._make_mirrors(host, path)
-        self._origins = origins
+        self._origins, self._configs = origins, configs
         self._sessions: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -277,7 +279,7 @@ class Registry:
         headers, body = self._reading(ask)
         if wanted and wanted.size != len(body):
             raise ImageError(f"{self.name}: manifest {wanted.short} has {len(body)} bytes, not {wanted.size}", "its index is broken")
-        found = manifest.parse(body, _type(headers) or (wanted.media_type if wanted else None))
+        found = manifest.parse(body, _type(headers) or (wanted.media_type if wanted else None), self._configs)
         if wanted and wanted.media_type and found.media_type != wanted.media_type:
             raise ImageError(f"{self.name}: {wanted.short} was named as {wanted.media_type}, it is {found.media_type}")
         if wanted is None:
