@@ -24,6 +24,7 @@ from .context import Context
 from .executor import LayerStore
 from .parser import Flag, Raw
 from .plan import Plan
+from .remote import of
 from .sources import ImageSource, Source
 from .stage import StageState
 
@@ -120,7 +121,7 @@ class Origins:
         with self._alone(f"context {name}"):
             if name not in self._named:
                 try:
-                    source, key = _of(self.request.contexts[name], self._folder, self._cancellation.check)
+                    source, key = of(self.request.contexts[name], self._folder, self._cancellation.check)
                 except ContainersError as error:
                     raise raw.error(f"context {name}: {error.message}", error.hint, flag=flag) from None
                 self._named[name] = Origin(source, key, f"context {name}")
@@ -150,8 +151,3 @@ class Origins:
     def _alone(self, key: str) -> threading.Lock:
         with self._lock:
             return self._busy.setdefault(key, threading.Lock())
-
-
-def _of(text: str, folder: Callable[[], str], check: Callable[[], None]) -> tuple[Source, str]:
-    """The tree that a named context means, and what names its content ("" where only a look can tell)."""
-    return Context(text), ""

@@ -271,7 +271,8 @@ class Steps:
             if remote.kind(place.text) == "git":
                 got = remote.clone(place.text, tree, checksum=item.checksum, keep_git_dir=item.keep_git_dir, check=check)
             else:
-                got = remote.fetch(place.text, tree, checksum=item.checksum, epoch=self._request.epoch, check=check)
+                kept = f"{self._executor.store.root}/downloads"
+                got = remote.fetch(place.text, tree, checksum=item.checksum, epoch=self._request.epoch, check=check, cache=kept)
         return marked([CopyItem(got.name, got.node, got.source)], bool(item.unpack))[0]
 
     def tree(self, origin: Origin) -> Layer:
