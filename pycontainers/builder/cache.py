@@ -12,11 +12,16 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..events import Event, Work
+from ..images.layers import chain_id
 from ..images.store import Layer
+
+Records = Mapping[str, Sequence[Layer]]
+"""Every step of a build: key -> the layers up to and with its own."""
 
 FORMAT = 2
 """In every key: raise it when what a step makes changes."""
@@ -54,6 +59,18 @@ class Known(Protocol):
     def cached(self, key: str) -> Layer | None: ...
 
 
+class Elsewhere(Known, Protocol):
+    """Caches of others (:class:`.exchange.Caches`): where a build asks besides, and writes to."""
+
+    tell: Callable[[Event], object]
+
+    def config(self, config: dict[str, Any], records: Records, layers: Sequence[Layer]) -> dict[str, Any]: ...
+
+    def export(self, records: Records, layers: Sequence[Layer]) -> Work[None]: ...
+
+    def close(self) -> None: ...
+
+
 class Remembering(Known, Protocol):
     def remember(self, key: str, layer: Layer, facts: dict[str, Any] | None = None) -> None: ...
 
@@ -80,13 +97,18 @@ class BuildCache:
         with lock:
             yield
 
-    def find(self, key: str, fresh: bool) -> Layer | None:
-        """The layer that the step makes. ``fresh``: only what this very build has made counts (``--no-cache``)."""
+    def find(self, key: str, fresh: bool, parent: str) -> Layer | None:
+        """The layer that the step makes on ``parent`` (a chain id).
+
+        :param fresh: only what this very build has made counts (``--no-cache``).
+        """
         made = self._made.get(key)
         if made is not None or fresh:
             return made
         layer = self._store.cached(key)
         if layer is None and self._imported is not None and (layer := self._imported.cached(key)) is not None:
+            if chain_id(parent, layer.diff_id) != layer.chain_id:
+                return None  # others can claim what they like: a layer for this step stands on what the step stands on
             self._store.remember(key, layer)
         return layer
 

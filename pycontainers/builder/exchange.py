@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from ..images.registry.client import Registry
 from ..images.ship import ship_layers
 from ..images.source import Source
 from ..images.store import Layer, Store
+from .cache import Records
 from .cache_options import Place, check, layout_name
 
 CONFIG = "application/vnd.pycontainers.cache.config.v1+json"
@@ -41,6 +42,37 @@ _KEY = 200  # characters at most
 _LATEST = 1 << 62  # nanoseconds since 1970, in the year 2116
 Origins = Callable[[Descriptor], Iterable[reference.Reference]]
 """Names by which registries know images that have a blob (:class:`..images.registry.client.Registry`)."""
+
+
+class Caches:
+    """The caches elsewhere that one build asks and writes to (:class:`.cache.Elsewhere`).
+
+    ``Caches(…)`` → :meth:`open` → the solver → :meth:`close`.
+
+    :raises UsageError: what is asked for makes no sense.
+    """
+
+    def __init__(self, cache_from: Sequence[str], cache_to: Sequence[str], store: Store, origins: Origins | None = None) -> None:
+        check(cache_from, cache_to)
+        self._from, self._to, self._store, self._origins = cache_from, cache_to, store, origins
+        self.tell: Callable[[Event], object] = lambda event: None
+        self._imported: Imported | None = None
+
+    def open(self) -> Work[None]:
+        self._imported = yield from load(self._from, self._store, lambda event: self.tell(event))
+
+    def cached(self, key: str) -> Layer | None:
+        return self._imported.layer(key) if self._imported else None
+
+    def config(self, config: dict[str, Any], records: Records, layers: Sequence[Layer]) -> dict[str, Any]:
+        return with_inline(self._to, config, records, layers)
+
+    def export(self, records: Records, layers: Sequence[Layer]) -> Work[None]:
+        yield from export(self._to, records, self._store, layers, self._origins)
+
+    def close(self) -> None:
+        if self._imported is not None:
+            self._imported.close()
 
 
 # -- in
@@ -106,8 +138,6 @@ class Imported:
                 except (ContainersError, OSError) as error:
                     self._give_up(cache, error)
         return None
-
-    cached = layer
 
     def _fetch(self, cache: _Cache, index: int) -> Layer:
         crew, chain = cache.crew, list(_chain(cache.parents, index))[::-1]
@@ -232,9 +262,7 @@ def _nanoseconds(text: Any) -> int | None:
 # -- out
 
 
-def with_inline(
-    specs: Sequence[str], config: dict[str, Any], records: Mapping[str, Sequence[Layer]], layers: Sequence[Layer]
-) -> dict[str, Any]:
+def with_inline(specs: Sequence[str], config: dict[str, Any], records: Records, layers: Sequence[Layer]) -> dict[str, Any]:
     """The image's config, with the keys of its own layers where ``type=inline`` is among ``specs``.
 
     :param records: key of each step of the build -> layers up to and with its own. ``layers``: the image's.
@@ -248,7 +276,7 @@ def with_inline(
 
 def export(
     specs: Sequence[str],
-    records: Mapping[str, Sequence[Layer]],
+    records: Records,
     store: Store,
     layers: Sequence[Layer] = (),
     origins: Origins | None = None,
@@ -287,7 +315,7 @@ def export(
             yield Note(f"no cache to {place.where}: {error.message}")
 
 
-def _write(place: Place, records: Mapping[str, Sequence[Layer]], store: Store, origins: Origins | None) -> Work[None]:
+def _write(place: Place, records: Records, store: Store, origins: Origins | None) -> Work[None]:
     found, raw = _config(records)
     config = Descriptor(CONFIG, digest(raw), len(raw))
     if place.kind == "registry":
@@ -299,7 +327,7 @@ def _write(place: Place, records: Mapping[str, Sequence[Layer]], store: Store, o
     folder.end()
 
 
-def _config(records: Mapping[str, Sequence[Layer]]) -> tuple[list[Layer], bytes]:
+def _config(records: Records) -> tuple[list[Layer], bytes]:
     """The layers in the manifest's order, each after what it stands on, and the config."""
     found: list[Layer] = []
     index: dict[str, int] = {}
@@ -317,4 +345,4 @@ def _config(records: Mapping[str, Sequence[Layer]]) -> tuple[list[Layer], bytes]
     return found, canonical({"version": _VERSION, "layers": rows, "keys": keys})
 
 
-__all__ = ["CONFIG", "INLINE", "Imported", "Place", "check", "export", "load", "with_inline"]
+__all__ = ["CONFIG", "INLINE", "Caches", "Imported", "Place", "check", "export", "load", "with_inline"]

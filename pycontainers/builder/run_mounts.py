@@ -160,7 +160,7 @@ class RunMounts:
         content = f"{origin.chain} {item.node.real}" if origin.chain else digest(item)
         key = Definition("mount", "", {"content": content}, f"{origin.title} {item.node.real}", lambda: digests(item))
         with self._cache.alone(key.key):
-            layer = self._cache.find(key.key, False)
+            layer = self._cache.find(key.key, False, key.parent)
             if layer is None:
                 layer = self._executor.make(lambda tree: self._fill(tree, item))
                 self._cache.remember(key, layer)

@@ -21,7 +21,7 @@ from ..events import Done, Event, Note, StepFailed, StepFinished, StepStarted, W
 from ..images.store import Image
 from ..protocol import BuildRequest
 from . import instructions as ins
-from .cache import BuildCache, Known
+from .cache import BuildCache, Elsewhere
 from .cancellation import Cancellation, Cancelled
 from .executor import Executor, LayerStore, Runner
 from .explain import Explainer
@@ -34,10 +34,12 @@ from .steps import Made, Steps
 __all__ = ["Pull", "build"]
 
 
-def build(request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull | None = None, imported: Known | None = None) -> Work[Image]:
+def build(
+    request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull | None = None, elsewhere: Elsewhere | None = None
+) -> Work[Image]:
     """Build an image. Yields events, returns the image; a closed or failed build leaves finished layers (for the cache), nothing half.
 
-    :param pull: for images that are not here. :param imported: caches beside the store's own.
+    :param pull: for images that are not here. :param elsewhere: caches beside the store's own; closed by the caller.
     :raises BuildError: with the line of the Dockerfile. :raises NotFound: no such target or context folder.
     """
     started = time.perf_counter()
@@ -45,13 +47,16 @@ def build(request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull |
     dockerfile = parse(request.dockerfile)
     instructions = ins.interpret(dockerfile)
     plan = make_plan(instructions, request.build_args, request.target, contexts=request.contexts)
-    solver = _Solver(request, plan, store, runner, pull, imported)
+    solver = _Solver(request, plan, store, runner, pull, elsewhere)
     yield from solver.notes()
     state = yield from solver.run()
     state.set_labels(request.labels)
-    image = store.save_image(state.finished(), state.layers, state.host)
+    config, records = state.finished(), solver.cache.records
+    image = store.save_image(elsewhere.config(config, records, state.layers) if elsewhere else config, state.layers, state.host)
     for tag in request.tags:
         store.tag(image.id, tag)
+    if elsewhere is not None:
+        yield from elsewhere.export(records, state.layers)
     yield Done(request.tags[0] if request.tags else image.id.removeprefix("sha256:")[:12], time.perf_counter() - started)
     return store.resolve(image.id) if request.tags else image
 
@@ -67,18 +72,21 @@ class _Outcome:
 
 class _Solver:
     def __init__(
-        self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner, pull: Pull | None, imported: Known | None
+        self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner, pull: Pull | None, elsewhere: Elsewhere | None
     ) -> None:
         self.request, self.plan, self.store = request, plan, store
         self.cancellation = Cancellation()
         self.origins = Origins(request, plan, store, pull, self.cancellation)
-        self.cache = BuildCache(store, imported)
+        self.cache = BuildCache(store, elsewhere)
         self.steps = Steps(
             self.origins, self.cache, Executor(store, runner, self.cancellation, request.epoch),
             Explainer(store.cache_facts()) if request.explain else None,
             threading.Semaphore(request.parallel or max(4, os.cpu_count() or 1)),
         )  # fmt: skip
         self.told: queue.SimpleQueue[Event | _Outcome] = queue.SimpleQueue()
+        self.elsewhere = elsewhere
+        if elsewhere is not None:
+            elsewhere.tell = self.told.put
         in_file = sorted(plan.stages, key=lambda stage: stage.index)
         counts = [1 + len(stage.instructions) for stage in in_file]
         self.total = sum(counts)
@@ -129,6 +137,8 @@ class _Solver:
     def _end(self, threads: list[threading.Thread]) -> None:
         """Nobody works any more. What had finished stays in the cache."""
         self.cancellation.ask()
+        if self.elsewhere is not None:
+            self.elsewhere.close()  # what a thread is fetching from there ends
         for future in self.origins.stages.values():
             if not future.done():
                 future.set_exception(Cancelled())

@@ -82,7 +82,7 @@ class Steps:
         """The layer of a step: of this build, of the cache, or made by ``work``."""
         fresh = self._request.no_cache or stage.title in self._request.no_cache_filter
         with self._cache.alone(definition.key):
-            layer = self._cache.find(definition.key, fresh)
+            layer = self._cache.find(definition.key, fresh, definition.parent)
             cached = layer is not None
             why = self._explainer.explain(definition, cached, fresh) if self._explainer else ""
             if layer is None:
@@ -191,7 +191,7 @@ class Steps:
                 told = {**how, "from": origin.chain, "paths": [place.path for place in places], "texts": texts}
                 quick = Definition("copy-from", state.chain_id, told, raw.original)
                 fresh = self._request.no_cache or stage.title in self._request.no_cache_filter
-                layer = self._cache.find(quick.key, fresh)
+                layer = self._cache.find(quick.key, fresh, quick.parent)
                 if layer is not None:
                     why = self._explainer.explain(quick, True, fresh) if self._explainer else ""
                     self._cache.used(quick.key, (*state.layers, layer))

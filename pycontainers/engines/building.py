@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     """See :meth:`pycontainers.protocol.Engine.build`."""
     request = yield from _with_layouts(engine, request)
     store = engine.store
-    work = solver.build(request, store, steps.Runner(engine.paths, store), engine.pull)
+    work = _with_caches(engine, request)
 
     def end(ran: bool) -> Iterator[Event]:
         if ran and time.monotonic() - _bounded.get(store.root, -_BOUND_EVERY) > _BOUND_EVERY:
@@ -40,6 +41,19 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
         yield from ()
 
     return (yield from _ending(work, end))
+
+
+def _with_caches(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
+    """The build with the caches that it takes steps from, and writes them to."""
+    store, runner = engine.store, steps.Runner(engine.paths, engine.store)
+    if not request.cache_from and not request.cache_to:
+        return (yield from solver.build(request, store, runner, engine.pull))
+    from ..builder.exchange import Caches
+
+    caches = Caches(request.cache_from, request.cache_to, store, engine.origins)
+    with contextlib.closing(caches):
+        yield from caches.open()
+        return (yield from solver.build(request, store, runner, engine.pull, caches))
 
 
 def build_inside(engine: NativeEngine, request: BuildRequest) -> Work[ImageInfo]:

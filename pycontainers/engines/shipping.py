@@ -78,7 +78,7 @@ class Shipping(abc.ABC):
         digests = []
         for one in self._local_tags(first) if all_tags else [first]:
             image = self.store.resolve(one.familiar)
-            with _registry(one, self._origins) as registry:
+            with _registry(one, self.origins) as registry:
                 digest = yield from ship(
                     self.store, image, registry, [one.familiar], compression=compression, include_host=include_host
                 )
@@ -263,7 +263,7 @@ class Shipping(abc.ABC):
             raise NotFound(f"no image of {replace(repository, tag='').familiar}", "images lists what is here")
         return sorted(found, key=lambda one: one.tag)
 
-    def _origins(self, blob: Descriptor) -> Iterable[Reference]:
+    def origins(self, blob: Descriptor) -> Iterable[Reference]:
         """Names by which registries know images that have this blob: they need not be sent it again."""
         for name in self.store.named():
             record = self.store.kept_as(name.image)

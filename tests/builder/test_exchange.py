@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from pycontainers.builder import cache, exchange, solver
-from pycontainers.builder.exchange import Imported
+from pycontainers.builder import exchange, solver
+from pycontainers.builder.exchange import Caches
+from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError, ImageError, UsageError
-from pycontainers.events import Event, Note, StepFinished, Transfer, Work, finish
+from pycontainers.events import Done, Event, Note, StepFinished, Transfer, Work, finish
 from pycontainers.images import oci_layout
 from pycontainers.images.descriptor import Descriptor
 from pycontainers.images.manifest import make
@@ -44,33 +46,19 @@ CMD ["x"]
 
 
 class Home:
-    """A user with a store of his own, who builds with caches from elsewhere: as the engine and the solver do it."""
+    """A user with a store of his own, who builds with caches from elsewhere."""
 
     def __init__(self, folder: Path, context: Path) -> None:
         self.builder = Builder(Store(Paths(folder / "home", folder / "run").prepare()), context)
         self.store = self.builder.store
         self.events: list[Event] = []
-        self.records: dict[str, tuple[Layer, ...]] = {}
 
     def build(self, dockerfile: str, cache_from: tuple[str, ...] = (), cache_to: tuple[str, ...] = (), **options: Any) -> Image:
-        exchange.check(cache_from, cache_to)
         self.events = []
-        imported: Imported = self.told(exchange.load(cache_from, self.store, self.events.append))
-        with closing(imported), pytest.MonkeyPatch.context() as patch:
-            caches: list[cache.BuildCache] = []
-            patch.setattr(solver, "BuildCache", lambda *arguments: caches.append(cache.BuildCache(*arguments)) or caches[0])
-            save = self.store.save_image
-
-            def with_cache(config: dict[str, Any], layers: list[Layer], host: str) -> Image:
-                self.layers = layers
-                return save(exchange.with_inline(cache_to, config, caches[0].records, layers), layers, host)
-
-            patch.setattr(self.store, "save_image", with_cache)
+        with closing(Caches(cache_from, cache_to, self.store)) as caches:
+            self.told(caches.open())
             request = BuildRequest(dockerfile, str(self.builder.context), **options)
-            image = self.told(solver.build(request, self.store, self.builder.runner, imported=imported))
-            self.records = caches[0].records
-        self.told(exchange.export(cache_to, self.records, self.store, self.layers))
-        return image
+            return self.told(solver.build(request, self.store, self.builder.runner, elsewhere=caches))
 
     def told(self, work: Work[Any]) -> Any:
         while True:
@@ -115,6 +103,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[registries.Serv
 
 
 Homes = Callable[[str], Home]
+
+
+def known(home: Home) -> list[str]:
+    """Keys of all steps."""
+    return [facts["key"] for facts in home.store.cache_facts()]
 
 
 # -- round trips
@@ -212,7 +205,7 @@ def test_two_threads_ask_for_the_same(home: Homes, place: Path) -> None:
     one.build(TWO_STAGES, cache_to=(f"type=local,dest={place}/cache,mode=max",))
     with closing(finish(exchange.load([f"type=local,src={place}/cache"], two.store))) as imported:
         found: list[Layer | None] = []
-        keys = [*one.records] * 4
+        keys = known(one) * 4
         threads = [threading.Thread(target=lambda key=key: found.append(imported.layer(key))) for key in keys]
         for thread in threads:
             thread.start()
@@ -221,7 +214,48 @@ def test_two_threads_ask_for_the_same(home: Homes, place: Path) -> None:
         assert None not in found and len(found) == len(keys)
         two.store.prune_builds(all=True)
         assert all(os.path.isdir(layer.path) for layer in found if layer), "what a build was given went in the middle of it"
-    assert len(os.listdir(f"{two.store.root}/snapshots")) == len({layer.chain_id for chain in one.records.values() for layer in chain})
+    assert len(os.listdir(f"{two.store.root}/snapshots")) == len(os.listdir(f"{one.store.root}/snapshots"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user's build is done elsewhere")
+def test_the_engine_builds_with_caches(place: Path, server: registries.Server) -> None:
+    text = "FROM scratch\nCOPY a /a\nCOPY tool /tool"
+    name = f"{server.host}/engine:1"
+    ids = []
+    for number, asked in enumerate(({"cache_to": (f"type=registry,ref={name}",)}, {"cache_from": (name, f"{name}-none")})):
+        engine = NativeEngine(Paths(place / f"home{number}", place / f"run{number}").prepare())
+        events: list[Event] = []
+        work = engine.build(BuildRequest(text, str(place / "context"), **asked))
+        with closing(work):
+            try:
+                while True:
+                    events.append(next(work))
+            except StopIteration as stop:
+                ids.append(stop.value.id)
+        assert [event.cached for event in events if isinstance(event, StepFinished)][1:] == [number == 1] * 2
+        assert isinstance(events[-1], Done) and os.listdir(engine.store.ingest) == []
+    assert ids[0] == ids[1]
+
+
+def test_a_build_that_waits_for_a_layer_ends_at_once(home: Homes) -> None:
+    """The registry says nothing any more: the stop button ends it within a second."""
+    faulty, stop = registries.Faulty(), threading.Event()
+    try:
+        one, two = home("one"), home("two")
+        one.build("FROM scratch\nRUN echo 1 > a", cache_to=(f"type=registry,ref={faulty.host}/x",))
+        config = next(digest for digest, data in faulty.blobs.items() if data.startswith(b"{"))
+        faulty.fault("GET", f"/blobs/(?!{config})", lambda handler: stop.wait(20) and None)
+        caches = Caches((f"{faulty.host}/x",), (), two.store)
+        two.told(caches.open())
+        work = solver.build(BuildRequest("FROM scratch\nRUN echo 1 > a", ""), two.store, two.builder.runner, elsewhere=caches)
+        timer = threading.Timer(0.3, lambda: started.append(time.monotonic()) or caches.close())
+        started: list[float] = []
+        timer.start()
+        list(work)
+        assert time.monotonic() - started[0] < 1.0 and two.commands == 1
+    finally:
+        stop.set()
+        faulty.close()
 
 
 # -- what cannot be had, and what is wrong
@@ -327,6 +361,18 @@ def test_a_layer_is_what_its_diff_id_says(home: Homes, place: Path) -> None:
     changed(place / "cache", lambda said: said["layers"][0].update(diff_id="sha256:" + "1" * 64))
     two.build("FROM scratch\nRUN echo 1 > a\nRUN echo 2 > b", cache_from=(f"type=local,src={place}/cache",))
     assert two.commands == 2 and "has the diff id" in two.notes[0] and finish(verify(two.store)) == []
+
+
+def test_a_layer_stands_on_what_its_step_stands_on(home: Homes, place: Path) -> None:
+    """The one lie about keys that can be noticed: the image would be at odds with itself."""
+    one, two = home("one"), home("two")
+    text = "FROM scratch\nRUN echo 1 > a\nRUN echo 2 > b"
+    one.build(text, cache_to=(f"type=local,dest={place}/cache",))
+    changed(place / "cache", lambda said: said.update(keys=dict.fromkeys(said["keys"], 0)))
+    two.build(text, cache_from=(f"type=local,src={place}/cache",))
+    assert two.commands == 1 and finish(verify(two.store)) == []
+    two.build(text)
+    assert two.commands == 1
 
 
 def test_a_layer_is_its_blob(home: Homes, place: Path) -> None:
