@@ -187,27 +187,43 @@ def _tokens(pattern: str, crossing: bool) -> list[_Token]:
             tokens.append((_LITERAL, pattern[at]))
             at += 1
         elif char == "[":
-            tokens.append((_CLASS, text := _class_at(pattern, at)))
-            at += len(text) - 1
+            text, at = _class_at(pattern, at)
+            tokens.append((_CLASS, text))
         else:
             tokens.append((_LITERAL, char))
     return tokens
 
 
-def _class_at(pattern: str, at: int) -> str:
-    """The character class whose ``[`` stands just before ``at``, as a regular expression's. :raises PatternError: it has no end."""
-    end = at + 1 if pattern.startswith("^", at) else at
-    first = end
-    while end < len(pattern) and (pattern[end] != "]" or end == first):
-        end += 2 if pattern[end] == "\\" else 1
-    text = "[" + pattern[at:end + 1]
-    if end >= len(pattern) or end == first:
-        raise PatternError(f"malformed pattern {pattern!r}", "close the [, or write \\[")
-    try:
-        re.compile(text)
-    except re.error:
-        raise PatternError(f"malformed pattern {pattern!r}", "a range goes from the lower character to the higher") from None
-    return text
+def _class_at(pattern: str, at: int) -> tuple[str, int]:
+    """The character class whose ``[`` stands just before ``at``, as a regular expression's; and where it ends.
+
+    As Go has it: ``[`` [``^``] one or more of C, ``\\``C, FROM``-``TO ``]``; ``-`` and ``]`` mean themselves only behind a backslash.
+
+    :raises PatternError: it is none.
+    """
+    def one(at: int) -> tuple[str, int]:
+        char = pattern[at : at + 1]
+        if char == "\\":
+            at += 1
+            char = pattern[at : at + 1]
+        elif char in "-]":
+            char = ""
+        if not char:
+            raise PatternError(f"malformed pattern {pattern!r}", "close the [, or write \\[")
+        return char, at + 1
+
+    negated = pattern.startswith("^", at)
+    at += negated
+    parts: list[str] = []
+    while not (parts and pattern.startswith("]", at)):
+        first, at = one(at)
+        last = first
+        if pattern.startswith("-", at):
+            last, at = one(at + 1)
+        if last < first:
+            raise PatternError(f"malformed pattern {pattern!r}", "a range goes from the lower character to the higher")
+        parts.append(f"{re.escape(first)}-{re.escape(last)}")
+    return ("[^" if negated else "[") + "".join(parts) + "]", at + 1
 
 
 _EXPRESSION = {_ONE: "[^/]", _STAR: "[^/]*", _ANY: ".*", _ENTRY: "", _FOLDERS: "(?:.*/)?"}

@@ -50,9 +50,10 @@ def seen(folder: Path, dockerfile: str = "", files: dict[str, bytes] | None = No
     (".", "a", "a"),
     ("\\#x\n\\!y\na\\*", "#x !y z a* ab", "ab z"),
     ("[a-c]x\n[^d]y", "ax dx dy ay", "dx dy"),
+    ("[[]a\n[\\]]b\n[a&&b~~|]c\n[\\-x]d", "[a ]b |c &c xc -d xd \\d", "\\d xc"),
 ])
 def test_dockerignore_in_a_folder(tmp_path, patterns, names, kept):
-    make(tmp_path, *names.split(" "))
+    make(tmp_path, *names.split())
     (tmp_path / ".dockerignore").write_text(patterns + "\n.dockerignore\n", newline="")
     assert " ".join(seen(tmp_path)) == kept
 

@@ -100,7 +100,10 @@ def test_what_is_excluded_does_not_count(context, tmp_path):
     assert value() != before != digest(select(context, "a")[0])
 
 
-@pytest.mark.parametrize(("pattern", "exclude"), [("a[", ()), ("[z-a]", ()), ("a", ["!"]), ("a", ["[]"]), ("x*\\", ())])
+@pytest.mark.parametrize(("pattern", "exclude"), [
+    ("a[", ()), ("[-a]", ()), ("[a-]", ()), ("[a\\", ()), ("[^]", ()), ("[", ()),
+    ("[z-a]", ()), ("a", ["!"]), ("a", ["[]"]), ("x*\\", ()),
+])
 def test_malformed_patterns(context, pattern, exclude):
     with pytest.raises(PatternError):
         select(context, pattern, exclude=exclude)
