@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ..builder import solver
 from ..errors import NotFound
 from ..events import Done, Event, Note, StepFinished, Work, without_end
-from ..images.store import Image
+from ..images.store import Image, Store
 from ..linux import holder
 from ..network import wayout
 from ..protocol import BuildRequest, ImageInfo
@@ -31,8 +32,8 @@ _bounded: dict[str, float] = {}
 def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     """See :meth:`pycontainers.protocol.Engine.build`."""
     request = yield from _with_layouts(engine, request)
-    store = engine.store
-    work = _with_caches(engine, request)
+    store = Store(engine.paths, holder=f"b{secrets.token_hex(4)}")
+    work = _with_caches(engine, store, request)
 
     def end(ran: bool) -> Iterator[Event]:
         if ran and time.monotonic() - _bounded.get(store.root, -_BOUND_EVERY) > _BOUND_EVERY:
@@ -43,17 +44,19 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     return (yield from _ending(work, end))
 
 
-def _with_caches(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
-    """The build with the caches that it takes steps from, and writes them to."""
-    store, runner = engine.store, steps.Runner(engine.paths, engine.store)
-    if not request.cache_from and not request.cache_to:
-        return (yield from solver.build(request, store, runner, engine.pull))
-    from ..builder.exchange import Caches
+def _with_caches(engine: NativeEngine, store: Store, request: BuildRequest) -> Work[Image]:
+    """The build with the caches that it takes steps from, and writes them to. Afterwards it counts on no layer any more."""
+    runner = steps.Runner(engine.paths, store)
+    try:
+        if not request.cache_from and not request.cache_to:
+            return (yield from solver.build(request, store, runner, engine.pull))
+        from ..builder.exchange import Caches
 
-    caches = Caches(request.cache_from, request.cache_to, store, engine.origins)
-    with contextlib.closing(caches):
-        yield from caches.open()
-        return (yield from solver.build(request, store, runner, engine.pull, caches))
+        with contextlib.closing(Caches(request.cache_from, request.cache_to, store, engine.origins)) as caches:
+            yield from caches.open()
+            return (yield from solver.build(request, store, runner, engine.pull, caches))
+    finally:
+        store.release_all()
 
 
 def build_inside(engine: NativeEngine, request: BuildRequest) -> Work[ImageInfo]:

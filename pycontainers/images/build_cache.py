@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import durable
-from .records import MOUNT, Layer, Records, compact, read_json
+from .records import Layer, Records, compact, read_json
 
 LIMIT = "PYCONTAINERS_BUILD_CACHE"
 """Environment: how many bytes the cache may keep (``5g``); 0 for none, -1 for no limit."""
@@ -97,18 +97,10 @@ class BuildCache(Records):
 
     # -- cache mounts
 
-    def cache_mount(self, id: str) -> str:
-        """The folder of the cache mount ``id``, made when it is not there. It stays for ten seconds: for longer, lock it.
-
-        flock(2) on the folder, or :meth:`hold_cache_mount`, keeps it.
-        """
-        with self.locked(shared=True):
-            folder = self._mount(id)
-            self.lease(folder, MOUNT)
-        return f"{folder}/data"
-
     def hold_cache_mount(self, id: str, alone: bool = False) -> tuple[str, int] | None:
-        """(its folder, a descriptor that keeps it until it is closed); None while somebody holds it in a way that does not go with ours.
+        """(the folder of the cache mount ``id``, made when it is not there; a descriptor that keeps it until it is closed).
+
+        None while somebody holds it in a way that does not go with ours.
 
         :param alone: nobody else may have it meanwhile (``sharing=locked``); otherwise others may share it.
         """
@@ -181,7 +173,7 @@ def contents(store: Records, of_images: set[str], leased: set[str], measure: boo
     :param of_images: snapshots' folders and blobs that images need. ``leased``: those that somebody counts on.
     :param measure: look into cache mounts that were used since they were measured; else their last size counts.
     """
-    return [*_layers(store, of_images, leased), *mounts(store, leased, measure)]
+    return [*_layers(store, of_images, leased), *mounts(store, measure)]
 
 
 def _layers(store: Records, of_images: set[str], leased: set[str]) -> Iterator[Kept]:
@@ -225,15 +217,13 @@ def entries(store: Records) -> Iterator[tuple[str, float, str]]:
 # -- cache mounts
 
 
-def mounts(store: Records, leased: set[str], measure: bool = True) -> Iterator[Kept]:
+def mounts(store: Records, measure: bool = True) -> Iterator[Kept]:
     """What :func:`contents` says of cache mounts."""
     for entry in sorted(os.scandir(f"{store.root}/cachemounts"), key=lambda entry: entry.name):
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             when = os.stat(f"{entry.path}/mount.json").st_mtime
-            locks = take(entry.path)
-            for fd in locks or ():
-                os.close(fd)
-            busy = locks is None or entry.path in leased
+            with taken(entry.path) as lock:
+                busy = lock is None
             yield Kept(entry.path, mount_id(entry.path), size_of_mount(store, entry.path, measure), when, busy, is_mount=True)
 
 
@@ -245,20 +235,19 @@ def mount_id(folder: str) -> str:
         return ""
 
 
-def take(folder: str) -> list[int] | None:
-    """Descriptors with all locks of a cache mount, for whoever removes it; None while somebody uses it."""
-    held: list[int] = []
+@contextlib.contextmanager
+def taken(folder: str) -> Iterator[int | None]:
+    """A cache mount's lock, for whoever removes it: its descriptor; None while somebody uses it."""
+    fd = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for name, how in (("lock", os.O_RDWR | os.O_CREAT), ("data", os.O_RDONLY | os.O_DIRECTORY)):
-            held.append(os.open(f"{folder}/{name}", how | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-            fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        pass  # it is not whole: nobody can use it
-    except BlockingIOError:
-        for fd in held:
-            os.close(fd)
-        return None
-    return held
+        free = True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        yield fd if free else None
+    finally:
+        os.close(fd)
 
 
 def size_of_mount(store: Records, folder: str, measure: bool = True) -> int:
@@ -270,18 +259,14 @@ def size_of_mount(store: Records, folder: str, measure: bool = True) -> int:
     if not measure:
         return 0
     began = time.time_ns()
-    locks = take(folder)
-    try:
-        for fd in locks or ():
-            fcntl.flock(fd, fcntl.LOCK_SH)  # whoever comes meanwhile notes that, and it is measured again
+    with taken(folder) as lock:
+        if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # whoever comes meanwhile notes that, and it is measured again
         size = _content(f"{folder}/data")
-        if locks is not None:
+        if lock is not None:
             with contextlib.suppress(FileNotFoundError):
                 durable.write(store.ingest, f"{folder}/size", b"%d" % size, synced=False)
                 os.utime(f"{folder}/size", ns=(began, began))
-    finally:
-        for fd in locks or ():
-            os.close(fd)
     return size
 
 

@@ -169,7 +169,7 @@ class _Collector:
 
     def measure(self) -> None:
         """Cache mounts, before the lock is taken: it may mean a look at many files."""
-        for _ in build_cache.mounts(self.store, set()):
+        for _ in build_cache.mounts(self.store):
             pass
 
     def drop_builds(self, all: bool = False, keep_bytes: int | None = None, until: float = 0.0) -> None:
@@ -195,14 +195,10 @@ class _Collector:
             for path in one.entries:
                 _unlink(path)
             return True
-        locks = build_cache.take(one.path)
-        if locks is None:
-            return False
-        try:
+        with build_cache.taken(one.path) as lock:
+            if lock is None:
+                return False
             self._graves.append(durable.bury(self.store.ingest, one.path))
-        finally:
-            for fd in locks:
-                os.close(fd)
         self.bytes += one.size
         self.said.append(f"Deleted cache mount: {one.name}")
         return True

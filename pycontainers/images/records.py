@@ -17,11 +17,8 @@ from ..errors import ImageError
 from ..paths import Paths
 from . import durable, reference
 
-_OWN_LEASE = 600.0  # seconds: a layer that this very process made and put in no image is a failed build's, and may go after that
+_OWN_LEASE = 600.0  # seconds: a layer that this very process made in nobody's name and put in no image may go after that
 LEASE = 86400.0  # the same for other processes, while they live
-MOUNT = "mount"
-"""The holder of a lease on a cache mount: for those who have just asked for it, and will have a lock on it in a moment."""
-_MOUNT_LEASE = 10.0
 _FOLDERS = ("blobs/sha256", "manifests", "snapshots", "refs", "cache", "facts", "contexts", "cachemounts", "leases", "ingest", "host")
 _GET_FLAGS, _SET_FLAGS, _TOP = 0x80086601, 0x40086602, 0x00020000  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL (linux/fs.h)
 _SNAPSHOT = 32  # characters of a snapshot's name; a blob's has 64
@@ -62,10 +59,14 @@ class Name:
 
 
 class Records:
-    """The files of one user's store. Cheap to make."""
+    """The files of one user's store. Cheap to make.
 
-    def __init__(self, where: Paths) -> None:
-        self.paths = where
+    :param holder: letters and digits: whose leases are those that name no other; it gives them up by :meth:`release_all`. "": the
+        process's, which end by themselves after ten minutes.
+    """
+
+    def __init__(self, where: Paths, holder: str = "") -> None:
+        self.paths, self.holder = where, holder
         self.root = str(where.images)
         self.ingest = f"{self.root}/ingest"
         for name in _FOLDERS:
@@ -190,9 +191,9 @@ class Records:
     # -- leases: what somebody counts on and no image refers to yet
 
     def lease(self, path: str, holder: str = "") -> None:
-        """Of a snapshot's folder, a blob, or (holder :data:`MOUNT`) a cache mount. Also makes one last longer that is there.
+        """Of a snapshot's folder or a blob. Also makes one last longer that is there.
 
-        :param holder: letters and digits: whose lease it is, where several in one process may want the same.
+        :param holder: letters and digits: whose lease it is, where several in one process may want the same; "" the store's own.
         """
         fd = os.open(self._lease_path(path, holder), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -205,25 +206,31 @@ class Records:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._lease_path(path, holder))
 
+    def release_all(self) -> None:
+        """All leases of the store's own holder, who counts on nothing any more."""
+        end = f"-{self.holder}-{durable.owner()}"
+        for entry in os.scandir(f"{self.root}/leases") if self.holder else ():
+            if entry.name.endswith(end):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.path)
+
     def _lease_path(self, path: str, holder: str) -> str:
+        holder = holder or self.holder
         return f"{self.root}/leases/{os.path.basename(path)}{'-' if holder else ''}{holder}-{durable.owner()}"
 
     def leased(self) -> set[str]:
-        """Snapshots, blobs and cache mounts under a lease that holds; leases of ended processes and failed builds are removed."""
+        """Snapshots and blobs under a lease that holds; leases of ended processes and failed builds are removed."""
         found, me, now = set(), durable.owner(), time.time()
         for entry in os.scandir(f"{self.root}/leases"):
             name, _, rest = entry.name.partition("-")
-            mount = rest.startswith(f"{MOUNT}-")
             try:
                 age = now - entry.stat().st_mtime
-                longest = _MOUNT_LEASE if mount else _OWN_LEASE if entry.name.endswith(me) else LEASE
-                if age > longest or durable.abandoned(entry.path):
+                if age > (_OWN_LEASE if rest == me else LEASE) or durable.abandoned(entry.path):
                     os.unlink(entry.path)
                     continue
             except FileNotFoundError:
                 continue  # its owner has released it
-            folder = "cachemounts" if mount else "snapshots"
-            found.add(f"{self.root}/{folder}/{name}" if len(name) == _SNAPSHOT else self.blob_path(name))
+            found.add(f"{self.root}/snapshots/{name}" if len(name) == _SNAPSHOT else self.blob_path(name))
         return found
 
 

@@ -40,7 +40,7 @@ def _cache(store: Store, of_images: set[str]) -> DiskUsage:
         active += entry.path in leased
         created = entry.stat(follow_symlinks=False).st_mtime
         items.append(DiskItem(entry.name, str(found["chain_id"]), int(found["size"]), 0, int(found["size"]), created, entry.path in leased))
-    for one in build_cache.mounts(store, leased):
+    for one in build_cache.mounts(store):
         active += one.in_use
         items.append(DiskItem("cache mount", one.name, one.size, 0, one.size, one.used, int(one.in_use)))
     free = sum(item.size for item in items if not item.uses)

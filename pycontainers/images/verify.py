@@ -281,18 +281,16 @@ class _Check:
         for entry in sorted(os.scandir(f"{self.store.root}/cachemounts"), key=lambda entry: entry.name):
             id = build_cache.mount_id(entry.path)
             whole = os.path.isdir(f"{entry.path}/data") and self.store.mount_path(id) == entry.path
-            if not whole and os.path.lexists(entry.path):
+            if not whole and os.path.isdir(entry.path):
                 what = f"cache mount {id or entry.name[:12]} is not whole: it begins empty"
                 self._say("cache", what, entry.path, partial(self._drop_mount, entry.path))
         yield Progress("build cache", self._seen)
 
     def _drop_mount(self, folder: str) -> bool:
         with self.store.locked():
-            locks = build_cache.take(folder)
-            if locks is None:
-                return False
-            for fd in locks:
-                os.close(fd)
+            with build_cache.taken(folder) as lock:
+                if lock is None:
+                    return False
             grave = durable.bury(self.store.ingest, folder)
         durable.empty([grave])
         return True
