@@ -170,7 +170,9 @@ class _Unpacking:
         if target == real:
             return
         source = self.writer.raised(target)
-        os.link(source, self.writer.vacate(real, replace=True), follow_symlinks=False)
+        path = self.writer.vacate(real, replace=True)
+        os.link(source, path, follow_symlinks=False)
+        self.writer.date_file(path, entry.mtime)  # the last of its names tells a file's time, as with Docker
         self.known.clear()
 
     def owner(self, entry: tar.Entry) -> tuple[int, int]:

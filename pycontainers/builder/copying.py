@@ -11,7 +11,7 @@ from ..errors import ContainersError
 from ..images.view import Node, View
 from .archives import unpack
 from .layer_writer import LayerWriter, Owner
-from .modes import parse_mode
+from .modes import made_mode, parse_mode
 from .sources import CopyError, CopyItem, Source, attributes
 
 _IDS = (1 << 32) - 2  # 2**32 - 1 is chown(2)'s "leave it as it is"
@@ -49,7 +49,9 @@ def fill(view: View, tree: str, work: CopyWork, check: Callable[[], None]) -> No
         for item in work.items:
             check()
             writer.forget_links()
+            writer.made = 0o755 if item.unpack else made_mode(work.chmod)
             _place(writer, item, work.destination, check)
+        writer.made = made_mode(work.chmod)
         for name, content in work.inline:
             check()
             real = _destination(writer, work.destination)
@@ -69,7 +71,9 @@ def _place(writer: LayerWriter, item: CopyItem, destination: str, check: Callabl
     elif stat.S_ISDIR(item.node.stat.st_mode):
         if not writer.is_folder(real) and writer.existing(real) is not None:
             raise CopyError(f"cannot copy a folder onto {real}, which is not a folder in the image", "choose another destination")
-        writer.make_folder(real, writer.started)  # new, and not as the source's: so does BuildKit
+        # Owner and mode are its own in the image, or new, and not the source's; its time is the source's: so does BuildKit.
+        writer.make_folder(real, writer.started)
+        writer.date_folder(real, item.node.stat.st_mtime_ns)
         _content(writer, item, real, check)
     else:
         writer.copy(item.source, item.node, _in_folder(real, item.name) if writer.is_folder(real) else real)

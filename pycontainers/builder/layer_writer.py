@@ -38,6 +38,7 @@ class LayerWriter:
         self, view: View, tree: str, owner: Owner | None, mode: Mode | None = None, *, epoch: int | None = None, link: bool = False
     ) -> None:
         self.view, self.tree, self.owner, self.mode = view, tree, owner, mode
+        self.made = 0o755  # permission bits of folders that are made on the way
         self._latest = None if epoch is None else epoch * 1_000_000_000
         below = view.rootfs
         #: The image with what was made so far.
@@ -74,7 +75,7 @@ class LayerWriter:
     # -- folders
 
     def make_folder(self, real: str, mtime_ns: int, owner: Owner | None = None) -> None:
-        """``real`` and its parents as folders of the layer: with the owner and mode that they have in the image, or new (0755)."""
+        """``real`` and its parents as folders of the layer: with the owner and mode that they have in the image, or new."""
         current = ""
         for part in ["", *(part for part in real.split("/") if part)]:
             current = f"{current}/{part}" if part else ""
@@ -97,8 +98,12 @@ class LayerWriter:
             self._finish(path, own or (below.stat.st_uid, below.stat.st_gid), stat.S_IMODE(below.stat.st_mode), attributes(below.path))
             self._times[real] = below.stat.st_mtime_ns
         else:
-            self._finish(path, owner, 0o755)
+            self._finish(path, owner, self.made)
             self._times[real] = self._clamped(mtime_ns)
+
+    def date_folder(self, real: str, mtime_ns: int) -> None:
+        """The time of a folder that was made, or stands for one of the image."""
+        self._times[real.rstrip("/")] = self._clamped(mtime_ns)
 
     def new_folder(self, real: str, owner: Owner) -> None:
         """A folder where none is; a file there goes. Its parent is one."""
@@ -195,6 +200,10 @@ class LayerWriter:
         for name, value in extended:
             with contextlib.suppress(OSError):  # this file system, or this user, cannot: Docker goes on, too
                 os.setxattr(path, name, value, follow_symlinks=False)
+        self.date_file(path, mtime_ns)
+
+    def date_file(self, path: str, mtime_ns: int) -> None:
+        """Set the time of what the caller made."""
         mtime_ns = self._clamped(mtime_ns)
         os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 

@@ -29,6 +29,13 @@ def parse_mode(text: str) -> Mode:
     raise CopyError(f"--chmod={text} is not a mode", "in octal, for example --chmod=755, or as chmod takes it: --chmod=u+rwX,go=rX")
 
 
+def made_mode(text: str) -> int:
+    """Permission bits of the folders that a destination needs and the image lacks. ``--chmod`` counts for them where it is octal, less
+    the umask, as BuildKit does it: mkdir(2) gets the number.
+    """
+    return int(text, 8) & 0o777 & ~_UMASK if text and all(char in "01234567" for char in text) else 0o755
+
+
 def _apply(text: str, mode: int) -> int:
     bits, folder = stat.S_IMODE(mode), stat.S_ISDIR(mode)
     for clause in text.split(","):

@@ -10,7 +10,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -185,6 +185,10 @@ class Steps:
         created_by = " ".join([raw.keyword, *flags, raw.arguments])
         with contextlib.ExitStack() as fetched:
             origin, places = yield from self._places(stage, state, item)
+            if item.checksum:
+                item = replace(item, checksum=state.expand(raw, item.checksum))
+                if local := next((place for place in places if place.path), None):
+                    raise raw.error(f"--checksum is for addresses, and {local.text} is none", "leave it out", offset=local.offset)
             # The quick definition needs no look at the files of another stage or image: its chain id names their content.
             quick = None
             if origin is not None and origin.chain and not item.add:

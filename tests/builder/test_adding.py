@@ -45,6 +45,15 @@ def test_an_archive_at_an_address_is_unpacked_on_request(builder, look, server):
     assert look.files(image) == ["/w/", "/w/d/", "/w/d/a", "/x/", "/x/t.tgz", "/y/", "/y/d/", "/y/d/a", "/z/", "/z/t.tgz"]
 
 
+def test_a_checksum_is_expanded_and_only_for_addresses(builder, look, server):
+    url, digest = server.give("/app.bin", b"data"), hashlib.sha256(b"data").hexdigest()
+    image = builder(f"FROM scratch\nARG sum={digest}\nADD --checksum=sha256:$sum {url} /x")
+    assert look.content(image, "/x") == "data"
+    builder.file("a", "data")
+    with pytest.raises(BuildError, match=r"Dockerfile:2:.*--checksum is for addresses, and a is none"):
+        builder(f"FROM scratch\nADD --checksum=sha256:{digest} a /x")
+
+
 def test_a_local_archive(builder, look):
     builder.file("t.tgz", gzip.compress(pack(entry("d/a", b"1"))))
     image = builder("FROM scratch\nADD t.tgz /x\nADD --unpack=false t.tgz /y/\nCOPY t.tgz /z/\nADD . /all/")

@@ -60,6 +60,23 @@ def test_modes_times_and_owners(builder, look):
     assert stat.S_IMODE(look.status(image, "/r/run.sh").st_mode) == 0o4711
 
 
+def test_a_folders_time_is_its_sources(builder, look):
+    """As BuildKit: of the folder that is copied, new or there already, too; folders on the way to it are of the build's time."""
+    builder.file("d/f")
+    os.utime(builder.context / "d", (1_500_000_000, 1_500_000_000))
+    image = copy(builder, "COPY d /new/d", "WORKDIR /w", "COPY d /w")
+    assert [int(look.status(image, path).st_mtime) for path in ("/new/d", "/w")] == [1_500_000_000] * 2
+    assert look.status(image, "/new").st_mtime > 1_700_000_000
+
+
+def test_an_octal_mode_is_that_of_new_folders_too(builder, look):
+    """Less the umask; a symbolic one is not, nor of what is there: so does BuildKit."""
+    builder.file("d/f")
+    image = copy(builder, "WORKDIR /there", "COPY --chmod=2772 d /p/q", "COPY --chmod=700 d/f /o/", "COPY --chmod=go= d /s", "COPY --chmod=700 d /there")
+    modes = {path: stat.S_IMODE(look.status(image, path).st_mode) for path in ("/p", "/p/q", "/p/q/f", "/o", "/s", "/there")}
+    assert modes == {"/p": 0o750, "/p/q": 0o750, "/p/q/f": 0o2772, "/o": 0o700, "/s": 0o755, "/there": 0o755}
+
+
 @needs_root
 def test_owner_is_root_unless_chown_says_otherwise(builder, look):
     os.chown(builder.file("a"), 12, 34)
