@@ -72,7 +72,8 @@ def test_a_folders_time_is_its_sources(builder, look):
 def test_an_octal_mode_is_that_of_new_folders_too(builder, look):
     """Less the umask; a symbolic one is not, nor of what is there: so does BuildKit."""
     builder.file("d/f")
-    image = copy(builder, "WORKDIR /there", "COPY --chmod=2772 d /p/q", "COPY --chmod=700 d/f /o/", "COPY --chmod=go= d /s", "COPY --chmod=700 d /there")
+    image = copy(builder, "WORKDIR /there", "COPY --chmod=2772 d /p/q", "COPY --chmod=700 d/f /o/", "COPY --chmod=go= d /s",
+                 "COPY --chmod=700 d /there")
     modes = {path: stat.S_IMODE(look.status(image, path).st_mode) for path in ("/p", "/p/q", "/p/q/f", "/o", "/s", "/there")}
     assert modes == {"/p": 0o750, "/p/q": 0o750, "/p/q/f": 0o2772, "/o": 0o700, "/s": 0o755, "/there": 0o755}
 
