@@ -17,7 +17,7 @@ from .forms import SPACES
 MAX_DEPTH = 50
 """Nested substitutions (``${a:-${b:-…}}``) allowed. Far more than anybody writes, far less than Python's stack."""
 
-_PLAIN = re.compile(r"[^\\`'\"$}/]+")
+_PLAIN = re.compile(r"[^\\`'\"$}/<]+")
 _BLANK = re.compile(f"[{SPACES}]+")
 
 
@@ -137,6 +137,9 @@ class _Lexer:
                 words.quoted(piece := self.double())
             elif char == "$":
                 words.text(piece := self.dollar())
+            elif char == "<":
+                # << keeps the blanks after it: a here-document's name may stand apart (so may what is shifted, to BuildKit)
+                words.quoted(piece := self.shift())
             elif char == self.rules.escape:
                 self.at += 1
                 piece = (char if raw_escapes else "") + self.take()  # at the very end an escape vanishes
@@ -148,6 +151,14 @@ class _Lexer:
         if stop:
             raise ExpansionError(f"the substitution has no closing {stop!r}: {_shown(self.text)}", "write ${NAME}, or escape the $")
         return "".join(out)
+
+    def shift(self) -> str:
+        start, self.at = self.at, self.at + 1
+        if self.peek() == "<":
+            self.at += 1
+            while self.peek() in ("\t", "\r", " "):
+                self.at += 1
+        return self.text[start:self.at]
 
     def single(self) -> str:
         end = self.text.find("'", self.at + 1)
@@ -216,7 +227,7 @@ class _Lexer:
         if modifier == ":":
             modifier = self.take()
             written += modifier
-        if modifier not in ("+", "-", "?", "#", "%"):
+        if modifier not in ("+", "-", "?", "#", "%") or written in (":#", ":%"):
             if not modifier:
                 raise self.unclosed()
             raise ExpansionError(f"unsupported modifier {written!r} in ${{{name}{written}…}}", "known are :- - :+ + :? ? # ## % %% / //")

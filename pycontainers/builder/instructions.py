@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .flags import MANY, SWITCH, TEXT, Flags, duration
-from .forms import SPACES, NotStrings, blank_words, json_words, split_words
+from .forms import BLANKS, SPACES, NotStrings, blank_words, json_words, split_words
 from .parser import Dockerfile, Heredoc, Raw, heredoc_mark
 from .run_flags import RunMount, mounts
 from .tree import (
@@ -160,9 +160,8 @@ def _copy(raw: Raw) -> Instruction:
 
 def _health_check(raw: Raw) -> Instruction:
     times = Flags(raw, {**dict.fromkeys(_HEALTH_TIMES, TEXT), "retries": TEXT})
-    kind = re.match(f"[^{SPACES}]*", raw.arguments)
-    word = kind[0] if kind else ""
-    rest = raw.arguments[len(word):].lstrip(SPACES)
+    word, *_ = BLANKS.split(raw.arguments, maxsplit=1)
+    rest = raw.arguments[len(word):].lstrip("\t\v\f\r ")
     place = len(raw.arguments) - len(rest)
     if word.upper() == "NONE":
         if rest or raw.flags:

@@ -18,11 +18,14 @@ KEYWORDS = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD",
     "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 )
+_MEANT = {keyword.lower(): keyword for keyword in KEYWORDS}
+"""By lower case, as BuildKit compares: 'ſ' has an upper case S, and is none of theirs."""
+
 HEREDOC_KEYWORDS = frozenset({"ADD", "COPY", "RUN"})
 DIRECTIVES = frozenset({"escape", "syntax", "check"})
 
 _DIRECTIVE = re.compile(r"([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)([^<]+)")
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)[ \t\n\f\r]*([^<]*)")
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _FLAG_RUN = re.compile(r"[^\t\n\v\f\r \\'\"]+")
 
@@ -171,23 +174,24 @@ class _Reader:
         if self.next >= len(self.lines):
             return None
         first = self.next
-        text, segments, empty = self._join()
+        joined, segments, empty = self._join()
+        text = joined.rstrip(SPACES)
         keyword = self._keyword(text, 0, segments)
         trigger = self._trigger(text, keyword, segments) if keyword == "ONBUILD" else None
         flags, begin, end = _arguments(text, _end_of_word(text, 0), segments)
-        heredocs = self._heredocs(text, trigger or (keyword, text[begin:end]), first)
+        heredocs = self._heredocs(joined, trigger or (keyword, text[begin:end]), first)
         self.missed_heredoc = not heredocs and "<<" in text
         sources = tuple(self.lines[first:self.next])
 
         def made(start: int, flags: tuple[Flag, ...], begin: int, end: int, inner: Raw | None = None) -> Raw:
-            line, column = _place(segments, start)
-            word = text[start:_end_of_word(text, start)]
             outer = start == 0
+            line, column = (first + 1, _indent(self.lines[first]) + 1) if outer else _place(segments, start)
+            word = text[start:_end_of_word(text, start)]
             return Raw(
-                word.lower().upper(), line, self.next, column, flags, text[begin:end], heredocs,
-                "\n".join(self.lines[first:self.next]).strip(SPACES) if outer else text[start:].strip(SPACES),
+                _MEANT[word.lower()], line, self.next, column, flags, text[begin:end], heredocs,
+                "\n".join(self.lines[first:self.next]).strip(SPACES) if outer else text[start:],
                 _within(segments, begin), sources[line - first - 1:], self.escape, word, comments if outer else (), empty if outer else (),
-                inner, text[start:])
+                inner, joined[start:])
 
         inner = None
         if trigger is not None:
@@ -207,9 +211,9 @@ class _Reader:
     def _join(self) -> tuple[str, list[tuple[int, int, int]], tuple[int, ...]]:
         """One logical line: continuations joined, comments and empty lines inside them dropped (Docker does both)."""
         line = self.lines[self.next]
-        stripped = line.lstrip(SPACES)
-        segments = [(0, self.next + 1, len(line) - len(stripped) + 1)]
-        body, more = self._continued(stripped)
+        indent = _indent(line)
+        segments = [(0, self.next + 1, indent + 1)]
+        body, more = self._continued(line[indent:])
         parts, length, empty = [body], len(body), []
         self.next += 1
         while more and self.next < len(self.lines):
@@ -226,7 +230,7 @@ class _Reader:
             parts.append(body)
             length += len(body)
         text = "".join(parts)
-        indent = len(text) - len(text.lstrip(SPACES))
+        indent = _indent(text)
         return text[indent:], list(_within(segments, indent)), tuple(empty)
 
     def _continued(self, line: str) -> tuple[str, bool]:
@@ -237,12 +241,13 @@ class _Reader:
         return stripped[:-1], True
 
     def _keyword(self, text: str, start: int, segments: list[tuple[int, int, int]]) -> str:
+        """:raises BuildError: no instruction has that name."""
         word = text[start:_end_of_word(text, start)]
-        keyword = word.lower().upper()  # lower first, as BuildKit does: 'ſ' has an upper case S and is none
-        if keyword not in KEYWORDS:
-            hint = near(keyword[:40], KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
+        keyword = _MEANT.get(word.lower())
+        if keyword is None:
+            hint = near(word[:40].upper(), KEYWORDS) or f"the instructions are {', '.join(KEYWORDS)}"
             if self.missed_heredoc:
-                hint = "for a here-document above, << must begin a word, with its name right after it"
+                hint = "for a here-document above, << must begin a word, and all quotes of its line be closed"
             line, column = _place(segments, start)
             raise BuildError(f"unknown instruction {word[:40]!r}", hint, line=line, column=column, source=self.lines[line - 1])
         return keyword
@@ -287,7 +292,7 @@ class _Reader:
 def heredoc_mark(word: str) -> Heredoc | None:
     """What opens a here-document (``<<EOF``, ``3<<-'EOF'``), without content; None for any other word."""
     match = _HEREDOC.fullmatch(word)
-    if match is None:
+    if match is None or not match[3]:
         return None
     try:
         names = split_shell_words(match[3], raw=False)
@@ -312,6 +317,10 @@ def _within(segments: list[tuple[int, int, int]], begin: int) -> tuple[tuple[int
     return tuple((max(offset - begin, 0), line, column + max(begin - offset, 0)) for offset, line, column in segments[first:])
 
 
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(SPACES))
+
+
 def _skippable(line: str) -> bool:
     stripped = line.lstrip(SPACES)
     return not stripped or stripped[0] == "#"
@@ -319,7 +328,7 @@ def _skippable(line: str) -> bool:
 
 def _end_of_word(text: str, start: int) -> int:
     match = BLANKS.search(text, start)
-    return match.start() if match else len(text.rstrip(SPACES))
+    return match.start() if match else len(text)
 
 
 def _arguments(text: str, begin: int, segments: list[tuple[int, int, int]]) -> tuple[tuple[Flag, ...], int, int]:
@@ -340,7 +349,7 @@ def _arguments(text: str, begin: int, segments: list[tuple[int, int, int]]) -> t
         line, column = _place(segments, begin)
         flags.append(Flag(name, value if equals else None, line, column))
         begin = end
-    return tuple(flags), begin, max(len(text.rstrip(SPACES)), begin)
+    return tuple(flags), begin, len(text)
 
 
 def _flag_word(text: str, begin: int) -> tuple[str, int]:

@@ -30,7 +30,7 @@ def test_docker_table(word, expected):
 @pytest.mark.parametrize(("word", "part"), [
     ("${", "no closing"), ("${}", "bad substitution"), ("${a", "no closing"), ("${a:-x", "no closing"),
     ("${a^}", "unsupported modifier '^'"),
-    ("${a:x}", "unsupported modifier ':x'"), ("${a/\\a/b}", "invalid escape"),
+    ("${a:x}", "unsupported modifier ':x'"), ("${a:#x}", "unsupported modifier"), ("${a/\\a/b}", "invalid escape"),
     ("'a", "single quote has no end"), ('"a', "double quote has no end"),
     ("${x?}", "x: is not allowed to be unset"),
     ("${empty:?}", "empty: is not allowed to be empty"), ("${x:?give x}", "x: give x"), ("${x:-" * 60, "nested"),
