@@ -44,7 +44,7 @@ def fill(view: View, tree: str, work: CopyWork, check: Callable[[], None]) -> No
     """
     owner = parse_owner(view, work.chown, named=not work.link) if work.chown else None
     mode = parse_mode(work.chmod) if work.chmod else None
-    writer = LayerWriter(view, tree, owner, mode, epoch=work.epoch, link=work.link)
+    writer = LayerWriter(view, tree, owner, mode, epoch=work.epoch, link=work.link, check=check)
     try:
         for item in work.items:
             check()

@@ -15,6 +15,7 @@ import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
 
 from ..linux.mounts import filesystem
 
@@ -126,13 +127,14 @@ in_memory = DigestCache()
 """For what lies in the store, whose layers are never changed."""
 
 
-def read(fd: int) -> bytes:
-    """The digest of what ``fd`` holds from its beginning."""
+def read(fd: int, check: Callable[[], None]) -> bytes:
+    """The digest of what ``fd`` holds from here on. ``check`` is called all the while, and may raise."""
     state = hashlib.sha256()
     buffer = bytearray(1 << 18)
     view = memoryview(buffer)
     while count := os.readv(fd, [buffer]):
         state.update(view[:count])
+        check()
     return state.digest()
 
 

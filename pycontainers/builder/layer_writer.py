@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..images.view import Node, Rootfs, View, opaque_attribute
 from ..linux import idmap, owners
@@ -22,7 +22,7 @@ from .sources import CopyError, ImageSource, Source, attributes
 
 Owner = tuple[int, int]
 WHITEOUT_PREFIX = ".wh."
-_CHUNK = 1 << 20
+_CHUNK, _AT_ONCE = 1 << 20, 64 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -32,12 +32,14 @@ class LayerWriter:
     :param owner: of everything that is made; None keeps the source's (and root for what has no source).
     :param mode: how permission bits of files and folders change; None keeps the source's.
     :param epoch: unix seconds that no time may be later than. :param link: above nothing, whatever the image has (``COPY --link``).
+    :param check: called while large files are copied; it raises when the build was cancelled.
     """
 
     def __init__(
-        self, view: View, tree: str, owner: Owner | None, mode: Mode | None = None, *, epoch: int | None = None, link: bool = False
-    ) -> None:
-        self.view, self.tree, self.owner, self.mode = view, tree, owner, mode
+        self, view: View, tree: str, owner: Owner | None, mode: Mode | None = None, *, epoch: int | None = None, link: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.view, self.tree, self.owner, self.mode, self.check = view, tree, owner, mode, check
         self.made = 0o755  # permission bits of folders that are made on the way
         self._latest = None if epoch is None else epoch * 1_000_000_000
         below = view.rootfs
@@ -236,7 +238,7 @@ class LayerWriter:
                 raise CopyError(f"{node.real} changed while it was copied", "build again, or exclude it in .dockerignore")
             write = os.open(path, _CREATE, 0o600)
             try:
-                _transfer(read, write)
+                _transfer(read, write, self.check)
                 if node.path and not same(found, os.fstat(read)):
                     raise CopyError(f"{node.real} changed while it was copied", "build again, or exclude it in .dockerignore")
                 self._finish(write, owner, self._mode(node.stat.st_mode), attributes(read), node.stat.st_mtime_ns)
@@ -286,14 +288,15 @@ def _chown(path: str | int, owner: Owner) -> None:
         raise CopyError(f"cannot give files to {owner[0]}:{owner[1]}: {error.strerror}", "leave --chown out, or build as root") from None
 
 
-def _transfer(read: int, write: int) -> None:
+def _transfer(read: int, write: int, check: Callable[[], None]) -> None:
     """Content from one descriptor to another: inside the kernel where both file systems can (shared extents on XFS and Btrfs)."""
     try:
-        while os.copy_file_range(read, write, 1 << 30):
-            pass
+        while os.copy_file_range(read, write, _AT_ONCE):
+            check()
     except OSError:  # EXDEV, EINVAL, EOPNOTSUPP: some file systems refuse; both offsets stand where it stopped
         pass
     while chunk := os.read(read, _CHUNK):  # also files whose size lies (procfs): copy_file_range copies nothing of them
         view = memoryview(chunk)
         while view:
             view = view[os.write(write, view):]
+        check()

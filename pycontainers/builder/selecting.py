@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..images.view import Node
 from . import digests as remembered
@@ -147,35 +148,48 @@ def _name(node: Node) -> str:
 # -- digests
 
 
-def digest(item: CopyItem) -> str:
+def digest(item: CopyItem, check: Callable[[], None] = lambda: None) -> str:
     """What a copy of ``item`` would contain, in hex: path, type, mode, owner (where kept), link, attributes and content of every file,
     and no times (a fresh checkout must hit the cache).
 
-    :raises CopyError: a file changed meanwhile.
+    :param check: called all the while; it raises when the build was cancelled.
+    :raises CopyError: a file changed meanwhile, or cannot be read.
     """
     rows = [b"%b\0%d\0%b\0" % (os.fsencode(item.name), item.unpack, os.fsencode(item.keep))]
-    rows += [_row(item.source, Entry(str(depth), node)) for depth, node in enumerate(item.above)]
-    rows += [_row(item.source, entry) for entry in item.source.entries(item.node)]
+    with _readable():
+        rows += [_row(item.source, Entry(str(depth), node), check) for depth, node in enumerate(item.above)]
+        for entry in item.source.entries(item.node):
+            rows.append(_row(item.source, entry, check))
+            check()
     item.source.known.settle()
     return hashlib.sha256(b"".join(rows)).hexdigest()
 
 
 def digests(item: CopyItem) -> dict[str, str]:
     """A short digest of each file that ``item`` brings, by its path below it (the item itself is ".")."""
-    found = item.source.entries(item.node)
-    return {entry.relative or ".": hashlib.sha256(_row(item.source, entry)).hexdigest()[:16] for entry in found}
+    with _readable():
+        found = item.source.entries(item.node)
+        return {entry.relative or ".": hashlib.sha256(_row(item.source, entry, lambda: None)).hexdigest()[:16] for entry in found}
 
 
-def _row(source: Source, entry: Entry) -> bytes:
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CopyError(f"{error.filename}: {error.strerror}", "it must be readable, or excluded in .dockerignore") from None
+
+
+def _row(source: Source, entry: Entry, check: Callable[[], None]) -> bytes:
     node = entry.node
     found = node.stat
     mode = found.st_mode
     uid, gid = source.owner(node) if source.keeps_owners else (0, 0)
     size = 0
     if stat.S_ISREG(mode):
-        size, content = found.st_size, source.known.get(found) or _read(source, node)
+        size, content = found.st_size, source.known.get(found) or _read(source, node, check)
     elif stat.S_ISDIR(mode):
-        content = source.known.get(found) or _read(source, node)
+        content = source.known.get(found) or _read(source, node, check)
     else:
         content = os.fsencode(source.link(node)) if stat.S_ISLNK(mode) else b"%d" % found.st_rdev
     return b"%b\0%d %d %d %d %d\0%b" % (os.fsencode(entry.relative), mode, uid, gid, size, len(content), content)
@@ -186,7 +200,7 @@ def _whole(source: Source, node: Node) -> bytes:
         return file.read()
 
 
-def _read(source: Source, node: Node) -> bytes:
+def _read(source: Source, node: Node, check: Callable[[], None]) -> bytes:
     """The digest of a file's content and of its attributes, or of a folder's attributes."""
     if not node.path:  # laid over the context
         return hashlib.sha256(_whole(source, node)).digest() if stat.S_ISREG(node.stat.st_mode) else remembered.NOTHING
@@ -195,7 +209,7 @@ def _read(source: Source, node: Node) -> bytes:
         found, began = source.known.settled(fd, os.fstat(fd))
         if stat.S_IFMT(found.st_mode) != stat.S_IFMT(node.stat.st_mode):
             raise CopyError(f"{node.real} changed while it was read", "build again")
-        value = remembered.read(fd) if stat.S_ISREG(found.st_mode) else b""
+        value = remembered.read(fd, check) if stat.S_ISREG(found.st_mode) else b""
         kept = attributes(fd)
         if kept:
             value = hashlib.sha256(value + repr(kept).encode()).digest()

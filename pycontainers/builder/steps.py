@@ -204,7 +204,8 @@ class Steps:
             items: list[CopyItem] = []
             for place in places:
                 items += yield from self._items(item, origin, place, tuple(how["exclude"]), fetched)
-            contents = [digest(one) for one in items]
+            with placed(raw):
+                contents = [digest(one, self._executor.cancellation.check) for one in items]
             definition = Definition(
                 "copy", state.chain_id, {**how, "content": contents, "texts": texts}, raw.original,
                 lambda: {name: value for one in items for name, value in digests(one).items()},
@@ -273,7 +274,9 @@ class Steps:
         fetched.callback(trees.remove, os.path.dirname(tree))
         with placed(raw, place.offset):
             if remote.kind(place.text) == "git":
-                got = remote.clone(place.text, tree, checksum=item.checksum, keep_git_dir=item.keep_git_dir, check=check)
+                agent = self._request.ssh.get("default", "")
+                keep = item.keep_git_dir
+                got = remote.clone(place.text, tree, checksum=item.checksum, keep_git_dir=keep, check=check, ssh=agent)
             else:
                 kept = f"{self._executor.store.root}/downloads"
                 got = remote.fetch(place.text, tree, checksum=item.checksum, epoch=self._request.epoch, check=check, cache=kept)

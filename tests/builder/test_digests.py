@@ -141,3 +141,30 @@ def test_what_changes_between_digest_and_copy_is_not_copied(tree, tmp_path):
     (tmp_path / "layer").mkdir()
     with pytest.raises(CopyError, match="/a changed while it was copied"):
         fill(View(Rootfs((), ("/",), {})), str(tmp_path / "layer"), CopyWork((item,), (), "/x", "", ""), lambda: None)
+
+
+def test_reading_and_copying_can_be_cancelled_within_a_large_file(tmp_path):
+    (tmp_path / "big").write_bytes(b"1" * (200 << 20))
+    item, = select(Context(str(tmp_path)), "/big")
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        digest(item, check)
+    (tmp_path / "layer").mkdir()
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        fill(View(Rootfs((), ("/",), {})), str(tmp_path / "layer"), CopyWork((item,), (), "/x", "", ""), check)
+    assert (tmp_path / "layer/x").stat().st_size < 200 << 20
+
+
+def test_what_cannot_be_read_is_named(tree, tmp_path):
+    context = Context(str(tree))
+    item, = select(context, "/d")
+    os.rename(tree / "d", tmp_path / "d")
+    (tree / "d").symlink_to(tmp_path / "d")
+    with pytest.raises(CopyError, match=r"^/d: a link was put there"):
+        digest(item)

@@ -327,3 +327,17 @@ def test_parsing():
     assert (parsed.remote, parsed.name, parsed.ref, parsed.subdir) == ("git@github.com:foo/bar.git", "bar", "v1", "sub/dir")
     parsed = git.parse("HTTPS://u:p@host/a/b.git?tag=v1&submodules=0&keep-git-dir")
     assert (parsed.remote, parsed.ref, parsed.submodules, parsed.keep_git_dir) == ("https://u:p@host/a/b.git", "refs/tags/v1", False, True)
+
+
+def test_ssh_offers_no_key_of_this_user_but_an_agents(clone, tmp_path, monkeypatch):
+    program = tmp_path / "bin/ssh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for agent in ("", "/run/agent socket"):
+        with pytest.raises(CopyError):
+            clone("git@host.example:a/b.git#main", ssh=agent)
+        words = (tmp_path / "words").read_text().splitlines()
+        assert words[:2] == ["-F", "none"] and {"BatchMode=yes", "IdentityFile=none", f"IdentityAgent={agent or 'none'}"} <= set(words)
+        assert words[-2:] == ["git@host.example", "git-upload-pack 'a/b.git'"]
