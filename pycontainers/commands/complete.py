@@ -9,7 +9,7 @@ from ..errors import ContainersError
 from .declare import Verb, verbs, walk
 
 Names = Callable[[str], list[str]]
-"""``container``, ``running``, ``image`` or ``set`` -> names. Never the network: engines answer from files on disk."""
+"""``container``, ``running``, ``image``, ``set``, ``stage`` or ``argument`` -> names. Never the network: engines read files on disk."""
 
 
 def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
@@ -52,7 +52,7 @@ def _kind(kind: str, last: str, names: Names) -> list[str]:
         return files(last, kind == "folder")
     if "|" in kind:
         return _starting(kind.split("|"), last)
-    if kind in ("container", "running", "image", "set"):
+    if kind in ("container", "running", "image", "set", "stage", "argument"):
         try:
             return _starting([*names(kind), *(["host"] if kind == "image" else [])], last)
         except ContainersError:

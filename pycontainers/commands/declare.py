@@ -37,7 +37,8 @@ class Option:
     :param host_path: ``whole``, ``volume`` (before the first colon), ``mount`` (``source=``), ``value`` (after the first ``=``) or
         ``output`` (``src=``, ``dest=``, or whole where there is no ``=``): where ``$NAME`` and ``~`` of this machine are put in;
         everywhere else a dollar belongs to the container.
-    :param completes: ``container``, ``running``, ``image``, ``set`` (of files), ``file``, ``folder``, or words separated by ``|``.
+    :param completes: ``container``, ``running``, ``image``, ``set`` (of files), ``stage`` or ``argument`` (of a Dockerfile), ``file``,
+        ``folder``, or words separated by ``|``.
     """
 
     flags: tuple[str, ...]

@@ -11,6 +11,8 @@ from ..commands.frontend import native_engine
 from .frontend import SETS
 
 _MAGIC = re.compile(r"(?:^|=|;)\s*%{1,2}container\s+(.*)$", re.DOTALL)
+_STAGE = re.compile(r"^\s*FROM\s.*\sAS\s+(\S+)", re.MULTILINE | re.IGNORECASE)
+_ARGUMENT = re.compile(r"^\s*ARG\s+(\w+)", re.MULTILINE | re.IGNORECASE)
 _MATCHER = "_pycontainers_matcher"
 
 
@@ -22,6 +24,11 @@ def names(kind: str) -> list[str]:
     if kind == "image":
         return [name for info in engine.images() for name in info.names]
     return [info.name for info in engine.containers(kind == "container")]
+
+
+def of_body(kind: str, body: str) -> list[str]:
+    """Names of stages, or of build arguments, in the Dockerfile of the cell: as far as it is written, right or wrong."""
+    return re.findall(_STAGE if kind == "stage" else _ARGUMENT, body)
 
 
 def words_at(text: str) -> tuple[list[str], str] | None:
@@ -48,7 +55,8 @@ def attach(shell: Any) -> None:
         if found is None:
             return {"completions": []}
         words, last = found
-        options = candidates(words, last, names)
+        body = context.full_text.partition("\n")[2]
+        options = candidates(words, last, lambda kind: of_body(kind, body) if kind in ("stage", "argument") else names(kind))
         return {
             "completions": [SimpleCompletion(text, type="container") for text in options],
             "suppress": bool(options),

@@ -130,6 +130,8 @@ def test_output_of_a_container_is_filtered(shell: Any, engine: FakeEngine, capsy
 
 
 def test_completion(shell: Any, engine: FakeEngine) -> None:
+    from IPython.core import completer
+
     shell.run_line_magic("container", "run -d --name visits host")
 
     def complete(text: str) -> list[str]:
@@ -140,6 +142,14 @@ def test_completion(shell: Any, engine: FakeEngine) -> None:
     assert "--memory" in complete("%container run --mem")
     assert "visits" in complete("x = %container stats ")
     assert "build" in complete("%%container bu")
+
+    def in_cell(line: str) -> list[str]:
+        text = f"%%container {line}\nARG VERSION=1\nFROM host AS base\n  from base as Page\n"
+        with completer.provisionalcompleter():
+            return [found.text for found in shell.Completer.completions(text, len(line) + 12)]
+
+    assert in_cell("build --target ") == ["Page", "base"] and in_cell("build --target=ba") == ["--target=base"]
+    assert in_cell("build --build-arg ") == ["VERSION"] and "base" not in in_cell("build --context ")
     assert "--memory" not in complete("print('--mem")
 
 
