@@ -24,11 +24,15 @@ Output = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class PrivateFile:
-    """What a command sees and no layer keeps: a secret's ``content``, or (``agent``) the socket of an agent of this machine's user."""
+    """What a command sees and no layer keeps: a secret's ``content``, or (``agent``) the socket of an agent of this machine's user.
+
+    ``program``: it is no secret, and will be executed.
+    """
 
     target: str
     content: bytes = b""
     agent: str = ""
+    program: bool = False
     mode: int = 0o400
     uid: int = 0
     gid: int = 0

@@ -14,6 +14,7 @@ from .forms import BLANKS, SPACES, NotStrings, blank_words, json_words, split_wo
 from .parser import Dockerfile, Heredoc, Raw, heredoc_mark
 from .run_flags import RunMount, mounts
 from .tree import (
+    SCRIPTS,
     Arg,
     Cmd,
     Command,
@@ -117,12 +118,10 @@ def _heredoc_script(raw: Raw) -> tuple[Heredoc | None, str]:
     only = raw.heredocs[0]
     if heredoc_mark(raw.arguments) is None:
         return None, "\n".join([raw.arguments, *(heredoc.raw + heredoc.name for heredoc in raw.heredocs)])
-    interpreter, newline, _ = only.content.partition("\n")
-    if not only.raw.startswith("#!") or not newline:
+    if not only.raw.startswith("#!") or "\n" not in only.content:
         return None, only.content
-    # A script with its own interpreter: the shell hands the text over on a descriptor, so that no file is left in the layer.
-    end = "PYCONTAINERS_END_OF_SCRIPT"
-    return only, f"exec {interpreter[2:].strip()} /dev/fd/3 3<<'{end}'\n{only.content}{end}\n"
+    # A script with its own interpreter: a file that is there while it runs, which the kernel gives to the interpreter (as BuildKit).
+    return only, f"{SCRIPTS}/{only.name}"
 
 
 def _copy(raw: Raw) -> Instruction:

@@ -197,7 +197,6 @@ class StageState:
     def set_labels(self, labels: Mapping[str, str]) -> None:
         if labels:
             self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **labels}
-            self.note("LABEL " + " ".join(f"{name}={value}" for name, value in sorted(labels.items())))
 
     def _text(self, raw: Raw, text: str) -> str:
         value = self.expand(raw, text)

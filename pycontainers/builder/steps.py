@@ -26,7 +26,7 @@ from .cancellation import Cancelled
 from .certificates import Certificates
 from .context import Context
 from .copying import CopyWork
-from .executor import Command, Executor, RunFailed
+from .executor import Command, Executor, PrivateFile, RunFailed
 from .expansion import ExpansionError, expand
 from .explain import Explainer
 from .ignore import PatternError, has_wildcard
@@ -39,6 +39,7 @@ from .sources import CopyError, CopyItem
 from .stage import StageState
 
 _TAIL_LINES, _TAIL_BYTES = 8, 4096
+_DOWNLOADS = "pycontainers:downloads"
 
 
 @dataclass(frozen=True)
@@ -102,25 +103,29 @@ class Steps:
         request = self._request
         parts: dict[str, Any] = {
             "command": argv, "environment": dict(sorted(env.items())), "workdir": state.workdir, "user": state.user, "network": network,
-            "mounts": [one.part() for one in wanted], **({"epoch": request.epoch} if request.epoch is not None else {}),
+            "mounts": [one.part() for one in wanted], **({"script": item.script.content} if item.script else {}),
+            **({"epoch": request.epoch} if request.epoch is not None else {}),
         }  # fmt: skip
         definition = Definition("run", state.chain_id, parts, item.raw.original, lambda: _files(wanted))
         command = Command(
             argv, {**state.proxies(), **env}, state.workdir, state.user, network,
             extra_hosts=request.extra_hosts, shm_size=request.shm_size, ulimits=request.ulimits,
         )  # fmt: skip
-        layer, made = yield from self._layer(stage, state, definition, lambda: self._execute(state, item.raw, command, wanted, index))
+        layer, made = yield from self._layer(stage, state, definition, lambda: self._execute(state, item, command, wanted, index))
         declared = [f"|{len(state.declared)}", *state.declared] if state.declared else []
         state.add_layer(layer, self.created(layer), " ".join(["RUN", *declared, *argv]))
         return made
 
     def _execute(
-        self, state: StageState, raw: Raw, command: Command, wanted: list[Wanted], index: int
+        self, state: StageState, item: ins.Run, command: Command, wanted: list[Wanted], index: int
     ) -> Generator[Event, None, Layer]:
-        tail: deque[bytes] = deque()
+        raw, tail = item.raw, deque[bytes]()
         report: list[Event] = []
         with placed(raw), self._mounts.ready(wanted, report) as (mounts, files, env):
             yield from report
+            if item.script is not None:
+                script = PrivateFile(command.argv[-1], item.script.content.encode(), program=True, mode=0o755)
+                files = [*files, script]
             if self._certificates is not None:
                 mounts, env = [*mounts, self._certificates.mount], {**self._certificates.environment, **env}
             whole = Command(
@@ -278,7 +283,9 @@ class Steps:
                 keep = item.keep_git_dir
                 got = remote.clone(place.text, tree, checksum=item.checksum, keep_git_dir=keep, check=check, ssh=agent)
             else:
-                kept = f"{self._executor.store.root}/downloads"
+                kept, fd = self._executor.store.hold_cache_mount(_DOWNLOADS) or ("", -1)  # a cache as any: bounded, counted, pruned
+                if fd >= 0:
+                    fetched.callback(os.close, fd)
                 got = remote.fetch(place.text, tree, checksum=item.checksum, epoch=self._request.epoch, check=check, cache=kept)
         return marked([CopyItem(got.name, got.node, got.source)], bool(item.unpack))[0]
 

@@ -8,6 +8,9 @@ from typing import Any
 from .parser import Heredoc, Raw
 from .run_flags import RunMount
 
+SCRIPTS = "/dev/pipes"
+"""Where a here-document that names its own interpreter is a file while it runs (BuildKit's place)."""
+
 
 @dataclass(frozen=True)
 class Instruction:
@@ -37,7 +40,7 @@ class From(Instruction):
 class Run(Instruction):
     """``mounts`` as written (:func:`.run_flags.mounts` with the variables known gives those to make).
 
-    :param script: a here-document that names its own interpreter; ``command`` runs it without a file.
+    :param script: a here-document that names its own interpreter; ``command`` is the file that it is while it runs, in :data:`SCRIPTS`.
     """
 
     command: Command

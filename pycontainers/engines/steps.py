@@ -33,7 +33,7 @@ class Runner:
     def run(self, command: Command, rootfs: Any, tree: str, cancellation: Cancellation) -> Generator[tuple[str, bytes], None, int]:
         """See :class:`pycontainers.builder.executor.Runner`. Whatever happens, an interrupt included, the container is gone afterwards."""
         with contextlib.ExitStack() as stack:
-            private = stack.enter_context(_private(self._paths, command.files)) if command.files else []
+            private = stack.enter_context(_private(self._paths, self._store, command.files)) if command.files else []
             config = ContainerConfig(
                 image="(build)", hostname=_HOSTNAME, command=tuple(command.argv), env=command.env, workdir=command.cwd, user=command.user,
                 network=command.network, mounts=(*command.mounts, *private), extra_hosts=command.extra_hosts,
@@ -66,7 +66,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _private(paths: Paths, files: tuple[PrivateFile, ...]) -> Generator[list[Mount], None, None]:
+def _private(paths: Paths, store: Store, files: tuple[PrivateFile, ...]) -> Generator[list[Mount], None, None]:
     """Secrets and agents' sockets, in the run folder (memory, where this machine has it so), for as long as a command runs."""
     os.makedirs(f"{paths.run}/{_PRIVATE}", 0o711, exist_ok=True)
     place = f"{paths.run}/{_PRIVATE}/{durable.fresh_name()}"
@@ -76,6 +76,10 @@ def _private(paths: Paths, files: tuple[PrivateFile, ...]) -> Generator[list[Mou
         stack.callback(trees.remove, place)
         for number, file in enumerate(files):
             path = f"{place}/{number}"
+            if file.program:  # the run folder's file system may be one from which nothing is executed
+                tree = store.new_layer()
+                stack.callback(store.discard, tree)
+                path = f"{tree}/{number}"
             if file.agent:
                 stack.enter_context(Agent(path, file.agent))
             else:

@@ -56,7 +56,8 @@ def resolve(spec: str, read: Callable[[str], str] = read_in_root) -> tuple[int, 
     for number in (uid, gid, *extra):
         if not 0 <= number < 65536:
             raise ContainersError(f"id {number} of user {spec!r} is outside the container's 0..65535", "use an id that is mapped")
-    return uid, gid, extra, home
+    # Its own group is among them: a file that denies it something denies that also when the process has another group (CVE-2022-36109).
+    return uid, gid, [gid, *(number for number in dict.fromkeys(extra) if number != gid)], home
 
 
 def numeric(spec: str) -> tuple[int, int, list[int], str]:

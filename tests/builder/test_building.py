@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +79,22 @@ def left(engine: NativeEngine) -> tuple[list[str], list[str]]:
 # -- stages
 
 
+def test_stages_that_need_nothing_of_each_other_are_at_work_at_the_same_time(begin: Any) -> None:
+    """Each waits for a word of the other: one after the other they would wait for ever."""
+    text = unique(
+        "FROM host AS one\nRUN --mount=type=cache,target=/c,id=meet echo > /c/one; until [ -e /c/two ]; do sleep .01; done; echo 1 > /x\n"
+        "FROM host AS two\nRUN --mount=type=cache,target=/c,id=meet echo > /c/two; until [ -e /c/one ]; do sleep .01; done; echo 2 > /x\n"
+        "FROM scratch\nCOPY --from=one /x /one\nCOPY --from=two /x /two\n"
+    )
+    ended = threading.Timer(30, lambda: subprocess.run(["pkill", "-f", "until .. -e /c/"], check=False))
+    ended.start()
+    built = begin(text)()
+    ended.cancel()
+    assert (built.read("/one"), built.read("/two")) == (b"1\n", b"2\n")
+    starts = {event.index: event.stage for event in built.of(StepStarted)}
+    assert [starts[index] for index in sorted(starts)] == ["one"] * 3 + ["two"] * 2 + ["stage-2"] * 3
+
+
 def test_a_stage_that_nobody_needs_never_runs(build: Any) -> None:
     built = build(unique("FROM host AS no\nRUN exit 1\nFROM host AS yes\nRUN echo yes > /y\n"))
     assert built.read("/y") == b"yes\n" and {event.stage for event in built.of(StepStarted)} == {"yes"}
@@ -135,3 +154,26 @@ def test_an_interrupt_ends_every_step_within_a_second_and_leaves_nothing(begin: 
 def test_a_build_that_is_let_go_leaves_nothing(begin: Any, engine: NativeEngine) -> None:
     begin(unique("FROM host\nRUN echo up; sleep 300\n")).until(b"up").work.close()
     assert left(engine) == ([], [])
+
+
+# -- explanations
+
+
+def why(built: Any) -> str:
+    return str(max(built.of(StepFinished), key=lambda event: event.index).why)
+
+
+def test_every_step_says_why(build: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("1")
+    (tmp_path / "b.py").write_text("1")
+    text = unique("FROM host\nENV LEVEL=1\nCOPY . /src\n")
+    assert "no such step" in why(build(text, tmp_path, explain=True)) or "what it stands on" in why(build(text, tmp_path, explain=True))
+    assert "cached" in why(build(text, tmp_path, explain=True))
+    (tmp_path / "b.py").write_text("2")
+    (tmp_path / "c.py").write_text("2")
+    said = why(build(text, tmp_path, explain=True))
+    assert "b.py changed" in said and "c.py new" in said and "a.py" not in said
+    run = text + "RUN echo $LEVEL\n"
+    build(run, tmp_path, explain=True)
+    assert "variable LEVEL changed" in why(build(run.replace("LEVEL=1", "LEVEL=2"), tmp_path, explain=True))
+    assert "--no-cache" in why(build(run, tmp_path, explain=True, no_cache=True))

@@ -83,9 +83,10 @@ def test_heredocs():
     assert copy.sources == () and user.user == "x"
 
 
-def test_heredoc_with_an_interpreter_leaves_no_file():
+def test_heredoc_with_an_interpreter_is_a_file_while_it_runs():
     run = typed("FROM host\nRUN <<EOF\n#!/usr/bin/env python3\nprint(1)\nEOF")[1]
-    assert isinstance(run, Run) and run.command.words[0].startswith("exec /usr/bin/env python3 /dev/fd/3 3<<'")
+    assert isinstance(run, Run) and run.command.words == ("/dev/pipes/EOF",)
+    assert run.script is not None and run.script.content == "#!/usr/bin/env python3\nprint(1)\n"
 
 
 @pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [
