@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import ContainersError, ImageError, NotFound
-from ..events import Event, Note, Work
+from ..events import Event, Note, Transfer, Work
 from ..images import archives, oci_layout, reference
 from ..images import manifest as manifests
 from ..images.crew import Stopped
@@ -27,7 +27,6 @@ from ..images.descriptor import CONFIGS, Descriptor, Platform, check_digest
 from ..images.fetch import FetchCrew, jobs
 from ..images.manifest import Index, Manifest
 from ..images.records import canonical, digest
-from ..images.registry.client import Registry
 from ..images.ship import ship_layers
 from ..images.source import Source
 from ..images.store import Layer, Store
@@ -124,8 +123,12 @@ class Imported:
 
     def add(self, cache: _Cache) -> None:
         cache.crew = FetchCrew(self._store, cache.source)
-        cache.crew.tell = self._tell
+        cache.crew.tell = self._moved
         self._caches.append(cache)
+
+    def _moved(self, event: Event) -> None:
+        if not (isinstance(event, Transfer) and event.phase == "exists"):  # what a step stands on was asked for by the step before
+            self._tell(event)
 
     def layer(self, key: str) -> Layer | None:
         """What a step with this key made, with all below it in the store, and under leases of this build's. None where nobody knows."""
@@ -183,6 +186,8 @@ def _open(place: Place, store: Store, platform: Platform) -> _Cache:
     configs = {CONFIG, *CONFIGS}
     with contextlib.ExitStack() as opened:
         if place.kind == "registry":
+            from ..images.registry.client import Registry  # here: a folder needs no HTTP client
+
             source: Source = Registry(place.where, configs=configs)
             opened.callback(source.close)
         else:
@@ -319,6 +324,8 @@ def _write(place: Place, records: Records, store: Store, origins: Origins | None
     found, raw = _config(records)
     config = Descriptor(CONFIG, digest(raw), len(raw))
     if place.kind == "registry":
+        from ..images.registry.client import Registry
+
         with Registry(place.where, origins=origins) as registry:
             yield from ship_layers(store, found, registry, config, raw, [place.where], compression=place.compression)
         return

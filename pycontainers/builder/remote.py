@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..errors import NotFound
 from ..images.view import Node, Rootfs, View
-from . import downloads, git
+from . import git
 from .archives import is_archive, unpack
 from .context import Context
 from .layer_writer import LayerWriter
@@ -52,6 +52,8 @@ def fetch(url: str, folder: str, *, checksum: str, epoch: int | None, check: Cal
 
     :param cache: a folder that keeps what was fetched for the next build. See :func:`.downloads.download` for the rest.
     """
+    from . import downloads  # here: most builds fetch nothing, and an HTTP client takes longer to import than they take
+
     got = downloads.download(url, folder, checksum=checksum, check=check, cache=cache)
     mtime = got.mtime if epoch is None else min(got.mtime, epoch)
     os.utime(got.path, (mtime, mtime))
