@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test test-peers test-faults test-kills lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers test-faults test-kills test-software lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -53,9 +53,13 @@ bench: $(TESTED)
 test-faults: $(TESTED)
 	PYCONTAINERS_ALL_FAULTS=1 $(BIN)/python -m pytest tests/runtime/faults/test_faults.py -s $(PYTEST_ARGS)
 
-# SIGKILL at 200 random moments of load, pull, push, save, commit, import, prune and repair (half an hour; "make test" takes a few).
+# SIGKILL at 200 random moments of load, pull, push, save, commit, import, prune and repair, and of a build (40 minutes; "make test" takes a few).
 test-kills: packages $(TESTED)
-	PYCONTAINERS_KILLS=200 $(BIN)/python -m pytest tests/images/test_kill.py --timeout 1800 $(PYTEST_ARGS)
+	PYCONTAINERS_KILLS=200 $(BIN)/python -m pytest tests/images/test_kill.py tests/builder/test_killed.py --timeout 1800 $(PYTEST_ARGS)
+
+# redis, a C program, a Python web application, nginx, PostgreSQL and a Node.js page: built, started, asked, stopped ("make test" takes two).
+test-software: packages $(TESTED)
+	PYCONTAINERS_SOFTWARE=1 $(BIN)/python -m pytest -v tests/builder/test_software.py $(PYTEST_ARGS)
 
 reference: $(STAMP)
 	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md

@@ -90,13 +90,16 @@ CMD ["8080"]
         "Makefile": "serve: serve.c\n\tgcc -O2 -static -Wall -o $@ $<\n",
         "serve.c": r"""
 #include <arpa/inet.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+static void end(int number) { _exit(0); }
 int main(int argc, char **argv) {
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     const char *answer = "HTTP/1.0 200 OK\r\nContent-Length: 15\r\n\r\nhello from C 42";
+    signal(SIGINT, end); /* process 1 has no default action */
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (argc < 2 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 8)) return 1;
     for (;;) {
@@ -118,6 +121,7 @@ RUN useradd --system --uid 900 app
 COPY --chown=app app.py .
 USER app
 EXPOSE 8000
+STOPSIGNAL SIGINT
 CMD ["waitress-serve", "--port=8000", "app:app"]
 """, {
         "requirements.txt": "flask\nwaitress\n",
