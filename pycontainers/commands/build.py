@@ -83,12 +83,12 @@ def _dockerfile(
     if body is not None and args.file is not None:
         raise UsageError("two Dockerfiles: the cell body and --file", "give one")
     if body is None and (args.file == "-" or (args.path == "-" and args.file is None)):
-        body = (context.stdin() if context.stdin else sys.stdin.buffer.read()).decode("utf-8", "replace")
+        body = (context.stdin() if context.stdin else sys.stdin.buffer.read()).decode("utf-8", "surrogateescape")
     if body is not None:
         return body if "\n" in body else body + "\n"
     if args.file is not None:
         if alone and (content := files.get(inline_path(args.file))) is not None:  # as of any context that is no folder of this machine
-            return content.decode("utf-8", "replace") + "\n"
+            return content.decode("utf-8", "surrogateescape") + "\n"
         return str(args.file)
     if "Dockerfile" in files:
         return None

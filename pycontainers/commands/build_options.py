@@ -125,7 +125,7 @@ def _dockerfile(
     """(text, the folder it lies in, its path: "" where it is no file of this machine)."""
     if given is None:
         if "Dockerfile" in files:
-            return files["Dockerfile"].decode("utf-8", "replace"), ".", ""
+            return files["Dockerfile"].decode("utf-8", "surrogateescape"), ".", ""
         if context is None or not os.fspath(context):
             raise UsageError("build needs a Dockerfile", "its text, its path, or the folder that holds one")
         given = context
@@ -143,7 +143,7 @@ def read_dockerfile(path: str) -> tuple[str, str, str]:
         path = os.path.join(path, "Dockerfile")
     try:
         with open(path, "rb") as file:
-            return os.path.dirname(path) or ".", file.read().decode("utf-8", "replace"), os.path.abspath(path)
+            return os.path.dirname(path) or ".", file.read().decode("utf-8", "surrogateescape"), os.path.abspath(path)
     except OSError as error:
         raise NotFound(f"Dockerfile {path}: {error.strerror}", "give its text, its path, or its folder") from None
 

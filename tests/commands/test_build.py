@@ -42,7 +42,7 @@ def test_a_dockerfile_by_its_text_path_or_folder(folder: Path, monkeypatch: pyte
     (folder / "app").mkdir()
     (folder / "app" / "Dockerfile").write_bytes(b"FROM host\n# \xff\n")
     request = build_request("app", ("x",), build_args=["A=1", "TOKEN", "NOT_SET_ANYWHERE"])
-    assert request.dockerfile == "FROM host\n# \ufffd\n" and request.context == request.dockerfile_path.removesuffix("/Dockerfile")
+    assert request.dockerfile == "FROM host\n# \udcff\n" and request.context == request.dockerfile_path.removesuffix("/Dockerfile")
     assert request.dockerfile_path == str(folder / "app" / "Dockerfile") and request.build_args == {"A": "1", "TOKEN": "t"}
     assert build_request(TEXT).context == os.fspath(folder) and build_request(TEXT).dockerfile_path == ""
     assert build_request("app/Dockerfile", context=".").context == str(folder)

@@ -106,6 +106,12 @@ def test_a_failed_build_writes_nothing(context: Path) -> None:
     assert not (context / "root.tar").exists()
 
 
+def test_a_dockerfile_that_is_no_text_is_refused_where_it_is_none(context: Path) -> None:
+    (context / "Dockerfile").write_bytes(b"FROM scratch\nLABEL a=\xff\n")
+    with pytest.raises(BuildError, match=r"^Dockerfile:2:9: the Dockerfile is not UTF-8"):
+        pc.build(".")
+
+
 def test_inline_files_are_built(context: Path, engine: NativeEngine) -> None:
     pc.build("FROM scratch\nCOPY . /app/\n", output="out", context="", files={"a.txt": "inline\n", "b/c": b"\0"})
     assert Path("out/app/a.txt").read_text() == "inline\n" and Path("out/app/b/c").read_bytes() == b"\0"
