@@ -166,10 +166,10 @@ def digest(item: CopyItem, check: Callable[[], None] = lambda: None) -> str:
 
 
 def digests(item: CopyItem) -> dict[str, str]:
-    """A short digest of each file that ``item`` brings, by its path below it (the item itself is ".")."""
+    """A short digest of each file that ``item`` brings, by its path in the source: what an explanation names."""
     with _readable():
-        found = item.source.entries(item.node)
-        return {entry.relative or ".": hashlib.sha256(_row(item.source, entry, lambda: None)).hexdigest()[:16] for entry in found}
+        rows = ((entry.node.real.strip("/"), _row(item.source, entry, lambda: None)) for entry in item.source.entries(item.node))
+        return {path or ".": hashlib.sha256(row).hexdigest()[:16] for path, row in rows}
 
 
 @contextlib.contextmanager

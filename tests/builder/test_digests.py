@@ -126,10 +126,11 @@ def test_each_file_has_a_digest_of_its_own(tree):
     context = Context(str(tree), files={"d/new": b"1"})
     item, = select(context, "/d")
     before = digests(item)
-    assert sorted(before) == [".", "b", "e", "e/c", "new"]
+    assert sorted(before) == ["d", "d/b", "d/e", "d/e/c", "d/new"]
     (tree / "d/e/c").write_bytes(b"other")
     after = digests(select(context, "/d")[0])
-    assert {name for name in before if before[name] != after[name]} == {"e/c"}
+    assert {name for name in before if before[name] != after[name]} == {"d/e/c"}
+    assert list(digests(select(context, "/d/b")[0])) == ["d/b"]
 
 
 def test_what_changes_between_digest_and_copy_is_not_copied(tree, tmp_path):
