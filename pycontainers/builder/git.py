@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from ..linux import trees
+from .addresses import SCHEME
 from .sources import CopyError
 
-_SCP = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:(?!//)")
-_SCHEME = re.compile(r"(https?|ssh|git)://", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
 _REF = re.compile(r"[A-Za-z0-9_.@/][A-Za-z0-9_.@/+=%#-]*\Z")
 _QUERIES = ("ref", "tag", "branch", "subdir", "checksum", "commit", "keep-git-dir", "submodules")
@@ -54,23 +53,12 @@ class Clone:
     kept: bool
 
 
-def is_repository(text: str) -> bool:
-    """Docker's rule: ``git://``, ``ssh://``, ``user@host:path``, and http(s) whose path ends in ``.git``."""
-    if _SCP.match(text):
-        return True
-    found = _SCHEME.match(text)
-    if not found:
-        return False
-    path = text.partition("#")[0].partition("?")[0]
-    return found[1].lower() in ("git", "ssh") or path.endswith(".git")
-
-
 def parse(text: str) -> Repository:
     """``ADDRESS[?ref=…&subdir=…][#REF[:SUBDIR]]``. :raises CopyError: it makes no sense, or would be taken for an option."""
     address, _, fragment = text.partition("#")
     ref, _, subdir = fragment.partition(":")
     said: dict[str, str] = {}
-    if _SCHEME.match(address):
+    if SCHEME.match(address):
         url = urlsplit(address)
         for name, value in parse_qsl(url.query, keep_blank_values=True):
             if name not in _QUERIES or name in said:

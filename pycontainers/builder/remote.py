@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import NotFound
 from ..images.view import Node, Rootfs, View
-from . import git
+from .addresses import kind
 from .archives import is_archive, unpack
 from .context import Context
 from .layer_writer import LayerWriter
 from .sources import CopyError, CopyItem, ImageSource, Source
-
-_HTTP = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,19 +37,12 @@ class Tree(ImageSource):
         return 0, 0
 
 
-def kind(text: str) -> str:
-    """``git`` or ``http`` for an address, "" for anything else. An http(s) address whose path ends in ``.git`` is a repository's."""
-    if git.is_repository(text):
-        return "git"
-    return "http" if _HTTP.match(text) else ""
-
-
 def fetch(url: str, folder: str, *, checksum: str, epoch: int | None, check: Callable[[], None], cache: str = "") -> Fetched:
     """An http(s) address's file into ``folder``, as Docker has it: mode 0600, with the time at which the server says it was modified.
 
     :param cache: a folder that keeps what was fetched for the next build. See :func:`.downloads.download` for the rest.
     """
-    from . import downloads  # here: most builds fetch nothing, and an HTTP client takes longer to import than they take
+    from . import downloads  # most builds fetch nothing, and HTTP takes longer to import than they take
 
     got = downloads.download(url, folder, checksum=checksum, check=check, cache=cache)
     mtime = got.mtime if epoch is None else min(got.mtime, epoch)
@@ -64,6 +54,8 @@ def clone(
     url: str, folder: str, *, checksum: str, keep_git_dir: bool, check: Callable[[], None], ssh: str = "", submodules: bool = True
 ) -> Fetched:
     """A repository's files into ``folder``; see :func:`.git.clone`."""
+    from . import git
+
     got = git.clone(url, folder, checksum=checksum, keep_git_dir=keep_git_dir, check=check, ssh=ssh, submodules=submodules)
     found = _found(got.path, "/" + got.subdir.strip("/"), got.name, f"git:{got.commit}:{got.subdir.strip('/')}:{int(got.kept)}")
     return found
@@ -104,3 +96,6 @@ def of(text: str, folder: Callable[[], str], check: Callable[[], None]) -> tuple
     if "://" in text:
         raise NotFound(f"{text.partition('://')[0]}:// is no kind of context", "a folder, git, http(s), docker-image:// or oci-layout://")
     return Context(text), ""
+
+
+__all__ = ["Fetched", "Tree", "clone", "fetch", "kind", "of"]

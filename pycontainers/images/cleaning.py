@@ -9,9 +9,12 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..linux import trees
-from .suites import Distribution, Release
+
+if TYPE_CHECKING:  # that one speaks HTTP, which takes longer to import than a build takes
+    from .suites import Distribution, Release
 
 _REMOVED = """
 etc/.pwd.lock etc/passwd- etc/group- etc/shadow- etc/gshadow- etc/apt/sources.list etc/apt/apt.conf.d/99mmdebstrap
