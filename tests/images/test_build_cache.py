@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,9 +92,10 @@ def test_cache_mounts_are_counted_as_they_grow(store: Store) -> None:
     assert size(store) == 1000  # nobody has used it as far as anybody knows: it is not looked through again
     used(store, "pip")
     assert size(store) == 1500
-    let_go(store)
+    used(store, "pip")
+    (folder / "e").write_bytes(b"x" * 250)
     pruned = store.prune_builds()
-    assert pruned == ["Deleted cache mount: pip"] and pruned.reclaimed == 1500 and size(store) == 0
+    assert pruned == ["Deleted cache mount: pip"] and pruned.reclaimed == 1750 and size(store) == 0
     assert not folder.exists() and os.listdir(store.ingest) == []
     assert os.listdir(used(store, "pip")) == []
 
@@ -118,6 +120,7 @@ def test_a_cache_mount_in_use_stays(store: Store, alone: bool) -> None:
 _USER = """
 import os, sys, time
 from pathlib import Path
+from typing import Any
 from pycontainers.images.store import Store
 from pycontainers.paths import Paths
 home = Path(sys.argv[1]).parent
@@ -284,6 +287,12 @@ def test_the_bound_costs_nothing_where_nothing_changed(store: Store, monkeypatch
     store.bound_cache(1000)
     monkeypatch.setattr(build_cache, "contents", lambda *_, **__: pytest.fail("it looked again"))
     assert store.cached("a") and store.bound_cache(1000) == []
+    monkeypatch.undo()
+    step(store, "old", used=1000, size=950)
+    let_go(store)
+    assert len(store.bound_cache(1000)) == 1 and store.cached("a")
+    monkeypatch.setattr(build_cache, "contents", lambda *_, **__: pytest.fail("it looked again"))
+    assert store.bound_cache(1000) == []
     for change in (lambda: step(store, "b", used=1), lambda: used(store, "m"), lambda: store.bound_cache(999)):
         monkeypatch.undo()
         let_go(store)
@@ -487,3 +496,43 @@ def test_the_engine_prunes_builds(store: Store, image: Callable[..., Image]) -> 
     assert engine.prune_builds(until=time.time() - 500).reclaimed == 100
     assert engine.prune_builds().reclaimed == 100
     assert collect.needed(store) == set()
+
+
+_BUILDER = """
+import sys, time
+from pycontainers.engines.native import engine
+from pycontainers.events import finish
+from pycontainers.protocol import BuildRequest
+until, count = time.monotonic() + 4.0, 0
+while time.monotonic() < until:
+    text = f'''FROM host AS tools
+RUN --mount=type=cache,target=/kept,sharing={sys.argv[1]} \\
+    echo {count % 3} >/kept/$$ && sleep 0.05 && rm /kept/$$ && echo {sys.argv[1]} >/made
+FROM host
+RUN echo {count % 3} >/first
+COPY --from=tools /made /made
+RUN cat /first /made'''
+    finish(engine().build(BuildRequest(text, "", network="none", tags=(sys.argv[1],))))
+    count += 1
+print(count)
+"""
+
+
+@pytest.mark.root
+def test_real_builds_and_prunes_side_by_side(engine: NativeEngine) -> None:
+    """Two processes build with one cache mount, this one takes away whatever it may; every build ends well."""
+    words = [sys.executable, "-c", _BUILDER]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    builders = [subprocess.Popen([*words, sharing], **pipes) for sharing in ("shared", "locked")]
+    pruned = []
+    while any(builder.poll() is None for builder in builders):
+        pruned += engine.prune_builds(all=True)
+        pruned += engine.store.bound_cache(0)
+    for builder in builders:
+        out, err = builder.communicate()
+        assert builder.returncode == 0 and int(out) > 1, err
+    assert any("cache mount" in line for line in pruned) and any("Deleted layer" in line for line in pruned)
+    engine.prune_builds(all=True)
+    assert os.listdir(f"{engine.store.root}/cachemounts") == [] and finish(verify(engine.store)) == []
+    for sharing in ("shared", "locked"):
+        engine.remove_image(sharing)
