@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LAYOUT, _IMAGE = "oci-layout://", "docker-image://"
-_BOUND_EVERY = 60.0  # seconds between two looks at how much room the cache takes
-_bounded: dict[str, float] = {}
+_BOUND_EVERY = 600.0  # seconds between two looks at how much room the cache takes: such a look takes as long as a small build
 
 
 def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
@@ -36,12 +36,21 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     work = _with_caches(engine, store, request)
 
     def end(ran: bool) -> Iterator[Event]:
-        if ran and time.monotonic() - _bounded.get(store.root, -_BOUND_EVERY) > _BOUND_EVERY:
-            _bounded[store.root] = time.monotonic()
+        if ran and _is_due(f"{store.root}/bounded"):
             store.bound_cache()
         yield from ()
 
     return (yield from _ending(work, end))
+
+
+def _is_due(path: str) -> bool:
+    """Whether nobody has looked for some time, in no process; whoever gets True does."""
+    with contextlib.suppress(FileNotFoundError):
+        if abs(time.time() - os.stat(path).st_mtime) < _BOUND_EVERY:
+            return False
+    with open(path, "ab"):
+        os.utime(path)
+    return True
 
 
 def _with_caches(engine: NativeEngine, store: Store, request: BuildRequest) -> Work[Image]:
