@@ -20,7 +20,8 @@ _GROUP = 4  # steps beside each other that are worth a line for all of them
 _REASONS = 12  # lines of why a step ran
 _CONTINUED = re.compile(r"[\\`][ \t]*\n\s*")
 
-OVER = ("done", "cached", "failed", "cancelled")
+#: what a step may be -> its sign
+STATES = {"running": "▶", "done": "✓", "cached": "✓", "failed": "✗", "cancelled": "⊘"}
 
 
 class Tail:

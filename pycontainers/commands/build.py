@@ -176,7 +176,7 @@ declare(
                 many=True,
                 host_path="output",
             ),
-            Option(("--parallel",), "how many steps run at a time (default: as many as there are)", "NUMBER"),
+            Option(("--parallel",), "how many steps run at a time (default: one for each processor, at least 4)", "NUMBER"),
             Option(("--progress",), "auto, plain (lines), quiet or rawjson", "FORM", default="auto", completes="|".join(_FORMS)),
             Option(("--quiet", "-q"), "the same as --progress quiet"),
         ),

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..building import instruction
+from ..building import STATES, Step, Steps, instruction
 from ..events import Done, Event, Note, StepFailed, StepFinished, StepOutput, StepStarted, Transfer, Work
 from ..text import EscapeFilter, one_line
 from ..transfers import Transfers, line
 
 T = TypeVar("T")
 _PERIOD = 0.1
+_TAIL = 5
 
 
 class LineProgress:
@@ -62,10 +63,13 @@ class LineProgress:
                 except StopIteration as stop:
                     result: T = stop.value
                     return result
-                except BaseException:
-                    self.transfers.failed()
+                except BaseException as error:
+                    self._broken_off(not isinstance(error, Exception))
                     raise
                 self.handle(event)
+
+    def _broken_off(self, interrupted: bool) -> None:
+        self.transfers.failed()
 
     def close(self) -> None:
         """Write what is held back of lines that never ended."""
@@ -117,7 +121,8 @@ def lines(form: str, write: Callable[[str], None], done: str) -> LineProgress:
 
 
 class DrawnProgress(LineProgress):
-    """The same on a terminal: a transfer's items are redrawn where they stand, at most ten times a second; all else goes above them.
+    """The same on a terminal: a transfer's items, and the steps that run with their last lines, are redrawn where they stand, at most ten
+    times a second; all else goes above them. Of steps that are over one line stays, and of a failed one all that it said.
 
     :param write: takes text as it is, escapes included. :param size: (rows, columns) of the terminal, asked at each drawing.
     """
@@ -127,10 +132,37 @@ class DrawnProgress(LineProgress):
         self._out, self._size = write, size
         self._drawn: list[str] = []
         self._last = 0.0
+        self._steps = Steps()
+
+    def handle(self, event: Event) -> None:
+        if not self._steps.handle(event, time.monotonic()):
+            super().handle(event)
+        elif isinstance(event, StepFinished | StepFailed):
+            self._over(self._steps.rows[event.index])
+        elif isinstance(event, StepStarted) or time.monotonic() - self._last >= _PERIOD:
+            self._draw()
 
     def close(self) -> None:
         super().close()
         self._draw(final=True)
+
+    def _broken_off(self, interrupted: bool) -> None:
+        super()._broken_off(interrupted)
+        running = self._steps.running
+        self._steps.broken_off(time.monotonic(), interrupted)
+        for step in running:
+            self._over(step)
+
+    def _over(self, step: Step) -> None:
+        said = step.tail.all() if step.state == "failed" else []
+        lines = [*(f"  ↳ {reason}" for reason in step.why), *(f"  | {text}" for text in said)]
+        self._above("\n".join([f"{STATES[step.state]} {step.place} {step.label}  {step.took(0.0)}", *lines]))
+
+    def _running(self, room: int) -> list[str]:
+        """The steps that run, as far as there is room, the last lines of each below it."""
+        running = self._steps.running[:room]
+        tail = max(0, min(_TAIL, room // len(running) - 1)) if running else 0
+        return [text for step in running for text in (f"{STATES['running']} {step.place} {step.label}", *_indented(step, tail))]
 
     def _transfer(self, event: Transfer) -> None:
         self.transfers.handle(event)
@@ -148,15 +180,20 @@ class DrawnProgress(LineProgress):
 
     def _draw(self, final: bool = False) -> None:
         now = self._last = time.monotonic()
-        rows, columns = self._size()
+        rows, columns = (found or usual for found, usual in zip(self._size(), (24, 80), strict=True))  # 0: nobody has said
         found = list(self.transfers.rows.values())
         if not final and len(found) > (room := max(3, rows - 3)):
             # What cannot be seen cannot be redrawn either: of many, those that move, and then the latest.
             moving = [row for row in found if not row.over] or found
             found = moving[-room:]
         lines = [line(row, now, columns - 1) for row in found]
+        lines += [text[: columns - 1] for text in self._running(max(3, rows - 3 - len(lines)))]
         if (total := self.transfers.summary(now)) and not final:
             lines.append(f"  {total}"[: columns - 1])
         if lines != self._drawn:
             self._out(self._erase() + "".join(f"{text}\n" for text in lines))
             self._drawn = lines
+
+
+def _indented(step: Step, count: int) -> list[str]:
+    return [f"  | {text}" for text in step.tail.last(count)] if count else []

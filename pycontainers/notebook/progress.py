@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Any, TypeVar, cast
 
-from ..building import Group, Step, Steps
+from ..building import STATES, Group, Step, Steps
 from ..events import Done, Event, Note, Progress, Transfer, Work
 from ..metrics.series import format_bytes
 from ..text import one_line
@@ -24,7 +24,6 @@ _NOTES = 30
 _FOLDED = 200  # steps that can be unfolded when all is over
 _PERIOD = 0.1
 _LARGE = 32_000  # characters: what is larger is drawn less often
-_ICONS = {"running": "▶", "done": "✓", "cached": "✓", "failed": "✗", "cancelled": "⊘"}
 _COLORS = {"running": html.LINK, "done": html.GOOD, "cached": html.MUTED, "failed": html.BAD, "cancelled": html.WARN}
 _ROW = "display:flex;gap:.6em;align-items:baseline"
 _LABEL = "flex:1;min-width:0;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;font-family:var(--jp-code-font-family, monospace)"
@@ -103,7 +102,7 @@ class BuildView:
             if isinstance(item, Group):
                 parts.append(f"  … {item}")
                 continue
-            parts.append(f"{_ICONS[item.state]} {item.place} {item.label[:_WIDTH]}  {item.took(now)}")
+            parts.append(f"{STATES[item.state]} {item.place} {item.label[:_WIDTH]}  {item.took(now)}")
             parts += [f"    ↳ {reason}" for reason in item.why]
             parts += [f"    {line}" for line in self._output(item)]
         parts += self._plain_transfers()
@@ -161,7 +160,7 @@ class BuildView:
         known = self._drawn.get(step.index)
         if known is not None and known[0] == step.state != "running":
             return known[1]
-        icon = f'<span role="img" aria-label="{step.state}" style="color:{_COLORS[step.state]}">{_ICONS[step.state]}</span>'
+        icon = f'<span role="img" aria-label="{step.state}" style="color:{_COLORS[step.state]}">{STATES[step.state]}</span>'
         full = html.attribute(step.label[: 2 * _WIDTH])
         label = f'<span style="{_LABEL}" title="{full}">{html.text(step.label[:_WIDTH])}</span>'
         color = _COLORS[step.state] if step.state in ("failed", "cancelled") else html.MUTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from html.parser import HTMLParser
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from pycontainers.building import KEEP, Tail, length
-from pycontainers.commands.lines import LineProgress
+from pycontainers.commands.lines import DrawnProgress, LineProgress
 from pycontainers.errors import BuildError
 from pycontainers.events import Done, Event, Note, StepFailed, StepFinished, StepOutput, StepStarted
 from pycontainers.notebook.progress import BuildView, show
@@ -197,6 +198,40 @@ def test_the_plain_form_says_whose_line_it_is() -> None:
         "#1 done in 0.50 s",
         "#1 why: a changed",
         "#1 why: b changed",
+    ]
+
+
+def screen(written: list[str]) -> list[str]:
+    """What a terminal shows of it: lines, the cursor moved up, what is below erased."""
+    lines: list[str] = []
+    for text in "".join(written).split("\n"):
+        while found := re.match(r"\x1b\[(\d+)A\x1b\[J", text):
+            del lines[len(lines) - int(found[1]) :]
+            text = text[found.end() :]
+        lines.append(text)
+    return lines
+
+
+@pytest.mark.parametrize("rows", [24, 7, 0])
+def test_a_terminal_shows_what_runs_below_what_is_over(rows: int) -> None:
+    written: list[str] = []
+    progress = DrawnProgress(written.append, lambda: (rows, 60))
+    for event in SIDE_BY_SIDE:
+        progress.handle(event)
+        progress._draw()
+    said = [["    added 3 packages"], ["    cc one.c", "    cc two.c"]] if rows != 7 else [["    added 3 packages"], ["    cc two.c"]]
+    running = ["▶ [page 2/6] RUN npm ci && npm run build", *said[0], "▶ [app 4/6] RUN make -j2", *said[1]]
+    assert screen(written) == ["✓ [base 1/6] FROM host  CACHED", *[line.replace("    ", "  | ") for line in running], ""]
+    progress.handle(StepFailed(4, 1.5))
+    progress._broken_off(False)
+    progress.close()
+    assert screen(written) == [
+        "✓ [base 1/6] FROM host  CACHED",
+        "✗ [app 4/6] RUN make -j2  failed after 1.5 s",
+        "  | cc one.c",
+        "  | cc two.c",
+        "⊘ [page 2/6] RUN npm ci && npm run build  cancelled after 0.0 s",
+        "",
     ]
 
 
