@@ -306,12 +306,15 @@ def export(
         else:
             sendable[key] = chain
     if bound:
-        yield Note(f"{bound} steps stand on this machine's own system (FROM host): they are not exported")
+        yield Note(f"not exported: {bound} of {len(records)} steps, which stand on this machine's own system (FROM host)")
     if lost:
-        yield Note(f"{lost} steps are not exported: blobs of their base image are gone (pull it again)")
+        yield Note(f"not exported: {lost} of {len(records)} steps, whose base image has lost blobs (pull it again)")
     mine = {layer.chain_id for layer in layers}
     for place in places:
         chosen = sendable if place.everything else {key: chain for key, chain in sendable.items() if chain[-1].chain_id in mine}
+        if not chosen:
+            yield Note(f"no cache to {place.where}: there is no step to export")
+            continue
         try:
             yield from _write(place, chosen, store, origins)
         except ContainersError as error:
