@@ -21,6 +21,7 @@ from ..events import Done, Event, Note, StepFailed, StepFinished, StepStarted, W
 from ..images.store import Image
 from ..protocol import BuildRequest
 from . import instructions as ins
+from . import lint
 from .cache import BuildCache, Elsewhere
 from .cancellation import Cancellation, Cancelled
 from .executor import Executor, LayerStore, Runner
@@ -47,7 +48,11 @@ def build(
     dockerfile = parse(request.dockerfile)
     instructions = ins.interpret(dockerfile)
     plan = make_plan(instructions, request.build_args, request.target, contexts=request.contexts)
-    solver = _Solver(request, plan, store, runner, pull, elsewhere)
+    checks = lint.options(dockerfile, request.build_args)
+    warnings = lint.check(instructions, plan, dockerfile, build_args=request.build_args)
+    yield from (Note(str(warning)) for warning in warnings)
+    checks.judge(warnings)
+    solver = _Solver(request, plan, store, runner, pull, elsewhere, checks)
     yield from solver.notes()
     state = yield from solver.run()
     state.set_labels(request.labels)
@@ -72,9 +77,10 @@ class _Outcome:
 
 class _Solver:
     def __init__(
-        self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner, pull: Pull | None, elsewhere: Elsewhere | None
-    ) -> None:
-        self.request, self.plan, self.store = request, plan, store
+        self, request: BuildRequest, plan: Plan, store: LayerStore, runner: Runner, pull: Pull | None, elsewhere: Elsewhere | None,
+        checks: lint.Options,
+    ) -> None:  # fmt: skip
+        self.request, self.plan, self.store, self.checks = request, plan, store, checks
         self.cancellation = Cancellation()
         self.origins = Origins(request, plan, store, pull, self.cancellation)
         self.cache = BuildCache(store, elsewhere)
@@ -166,9 +172,15 @@ class _Solver:
             self._wait(stage, item)
             made = yield from self._step(stage, item.raw, index, self.steps.perform(stage, state, item, index), cached)
             cached = cached and made.cached
-            if isinstance(item, ins.Maintainer):
-                yield Note(f"line {item.raw.line}: MAINTAINER is deprecated; write LABEL org.opencontainers.image.authors=…")
+            yield from self._undefined(state)
         return state
+
+    def _undefined(self, state: StageState) -> Generator[Event, None, None]:
+        """Variables that the last step used, and nobody defined. :raises BuildError: the Dockerfile wants no warnings."""
+        found = self.checks.keep(state.undefined.values())
+        state.undefined.clear()
+        yield from (Note(str(warning)) for warning in found)
+        self.checks.judge(found)
 
     def _wait(self, stage: Stage, item: ins.Instruction) -> None:
         """A step begins when the stages that it reads from are done: until then nothing of it runs, and no time of its own passes."""

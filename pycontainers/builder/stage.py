@@ -16,9 +16,11 @@ from ..images.view import Rootfs, View
 from ..linux import signals
 from . import instructions as ins
 from . import run_flags
+from .expansion import Expanded, ExpansionError, examine
 from .history import created_by
-from .parser import Raw
-from .plan import Plan, examine_at, expand_at, platform_arguments
+from .lint import Warning, undefined
+from .parser import Heredoc, Raw
+from .plan import Plan, examine_at, platform_arguments
 from .ports import ports
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -50,6 +52,8 @@ class StageState:
         if isinstance(base, StageState):
             self.arguments, self._declared, self._settled = dict(base.arguments), dict(base._declared), set(base._settled)
             self.settings.pop("OnBuild", None)  # they were for this stage: the plan has them among its instructions
+        self.undefined: dict[tuple[int, str], Warning] = {}
+        """Variables that were used and are not defined, by line and name: whoever reads them takes them out."""
         self.created: str = str(self.config.get("created") or "")
         self.command_set = False
         self._building: bool = isinstance(base, StageState) and base._building
@@ -92,7 +96,24 @@ class StageState:
         return list(self.settings.get("Shell") or ["/bin/sh", "-c"])
 
     def expand(self, raw: Raw, text: str) -> str:
-        return expand_at(raw, text, self.values)
+        found = examine_at(raw, text, self.values)
+        self._note_undefined(raw, found)
+        return found.text
+
+    def document(self, raw: Raw, heredoc: Heredoc) -> bytes:
+        """The content of a here-document that is copied. :raises BuildError:"""
+        if not heredoc.expand:
+            return heredoc.content.encode()
+        try:
+            found = examine(heredoc.content, self.values, keep_quotes=True)
+        except ExpansionError as error:
+            raise raw.error(f"here-document {heredoc.name}: {error.message[:200]}", error.hint) from None
+        self._note_undefined(raw, found)
+        return found.text.encode()
+
+    def _note_undefined(self, raw: Raw, found: Expanded) -> None:
+        for name in sorted(found.missing - self._declared.keys()):
+            self.undefined.setdefault((raw.line, name), undefined(raw, name, self.values))
 
     def argv(self, command: ins.Command) -> list[str]:
         return self.shell + list(command.words) if command.shell else list(command.words)

@@ -27,11 +27,10 @@ from .certificates import Certificates
 from .context import Context
 from .copying import CopyWork
 from .executor import Command, Executor, PrivateFile, RunFailed
-from .expansion import ExpansionError, expand
 from .explain import Explainer
 from .ignore import PatternError, has_wildcard
 from .origins import Origin, Origins
-from .parser import Heredoc, Raw
+from .parser import Raw
 from .plan import Stage
 from .run_mounts import RunMounts, Wanted
 from .selecting import digest, digests, select
@@ -184,7 +183,7 @@ class Steps:
             "parents": item.parents, "exclude": list(item.exclude), "link": item.link,
             **({"epoch": self._request.epoch} if self._request.epoch is not None else {}),
         }  # fmt: skip
-        inline = tuple((heredoc.name, _heredoc(state, raw, heredoc)) for heredoc in item.inline)
+        inline = tuple((heredoc.name, state.document(raw, heredoc)) for heredoc in item.inline)
         texts = [(name, hashlib.sha256(content).hexdigest()) for name, content in inline]
         flags = [f"--{flag.name}" if flag.value is None else f"--{flag.name}={flag.value}" for flag in raw.flags]
         created_by = " ".join([raw.keyword, *flags, raw.arguments])
@@ -342,15 +341,6 @@ def _source_path(raw: Raw, text: str, offset: int) -> str:
     if not text:
         raise raw.error(f"a source of {raw.keyword} is empty after substitution", "set the variable with ARG or ENV before", offset=offset)
     return text
-
-
-def _heredoc(state: StageState, raw: Raw, heredoc: Heredoc) -> bytes:
-    if not heredoc.expand:
-        return heredoc.content.encode()
-    try:
-        return expand(heredoc.content, state.values, raw.escape, keep_quotes=True).encode()
-    except ExpansionError as error:
-        raise raw.error(f"here-document {heredoc.name}: {error.message[:200]}", error.hint) from None
 
 
 def _short(argv: list[str]) -> str:
