@@ -6,6 +6,7 @@ stay inside one. Patterns with many wildcards are matched by a walk over a set o
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import re
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from ..errors import BuildError, ContainersError
 
 Matched = tuple[bool, ...]
-"""For each pattern: did it match the path, or a parent of it?"""
+"""For each run of patterns that say the same: did one of them match the path, or a parent of it?"""
 
 KEEP, PERHAPS, DROP = range(3)
 """What becomes of a path: PERHAPS is an excluded folder in which something may be included again."""
@@ -28,7 +29,37 @@ class PatternError(ContainersError):
 class Pattern:
     text: str
     negated: bool
-    matches: Callable[[str], bool]
+
+
+class _Group:
+    """Patterns that stand together and say the same: whether one of them matches is all that counts, and is found at once."""
+
+    def __init__(self, patterns: list[str], negated: bool) -> None:
+        self.negated = negated
+        self._whole: set[str] = set()
+        ends, sources = [], []
+        self._others: list[Callable[[str], bool]] = []
+        for pattern in patterns:
+            end = _suffix(pattern)
+            tokens = _tokens(pattern, True)
+            if end:
+                ends.append(end)
+                self._whole.update([end[1:]] if end.startswith("/") else [])
+            elif all(kind == _LITERAL for kind, _ in tokens):
+                self._whole.add("".join(text for _, text in tokens))
+            elif source := _source(tokens):
+                sources.append(source)
+            else:
+                self._others.append(_Walk(tokens))
+        self._ends = tuple(ends)
+        self._expression = re.compile("|".join(f"(?:{source})" for source in sources), re.DOTALL).fullmatch if sources else None
+
+    def matches(self, path: str) -> bool:
+        if path in self._whole or path.endswith(self._ends):
+            return True
+        if self._expression is not None and self._expression(path) is not None:
+            return True
+        return any(matches(path) for matches in self._others)
 
 
 class Ignore:
@@ -44,7 +75,7 @@ class Ignore:
                 self._add(pattern)
             except PatternError as error:
                 raise BuildError(f"{name} line {number}: {error.message}", error.hint) from None
-        self.has_exceptions = any(pattern.negated for pattern in self.patterns)
+        self._gather()
 
     @classmethod
     def of(cls, patterns: Iterable[str]) -> Ignore:
@@ -53,7 +84,7 @@ class Ignore:
         for pattern in patterns:
             if pattern.strip():
                 made._add(pattern.strip())
-        made.has_exceptions = any(pattern.negated for pattern in made.patterns)
+        made._gather()
         return made
 
     def _add(self, pattern: str) -> None:
@@ -64,11 +95,17 @@ class Ignore:
         pattern = _clean(pattern)
         if pattern == ".":  # ignored for historical reasons, says Docker's page
             return
-        self.patterns.append(Pattern(pattern, negated, path_matcher(pattern)))
+        _tokens(pattern, True)  # is it well formed?
+        self.patterns.append(Pattern(pattern, negated))
+
+    def _gather(self) -> None:
+        self.has_exceptions = any(pattern.negated for pattern in self.patterns)
+        runs = itertools.groupby(self.patterns, lambda pattern: pattern.negated)
+        self._groups = [_Group([pattern.text for pattern in run], negated) for negated, run in runs]
 
     def start(self, path: str) -> Matched:
         """What matches ``path``, parents included."""
-        matched: Matched = (False,) * len(self.patterns)
+        matched: Matched = (False,) * len(self._groups)
         if path:
             parts = path.split("/")
             for index in range(1, len(parts) + 1):
@@ -77,14 +114,13 @@ class Ignore:
 
     def step(self, parent: Matched, path: str) -> Matched:
         """What matches ``path``, given what matched its parent."""
-        return tuple([above or pattern.matches(path) for above, pattern in zip(parent, self.patterns, strict=True)])
+        return tuple([above or group.matches(path) for above, group in zip(parent, self._groups, strict=True)])
 
     def excluded(self, matched: Matched) -> bool:
-        result = False
-        for pattern, hit in zip(self.patterns, matched, strict=True):
+        for group, hit in zip(reversed(self._groups), reversed(matched), strict=True):
             if hit:
-                result = not pattern.negated
-        return result
+                return not group.negated
+        return False
 
     def reaches_into(self, path: str) -> bool:
         """May a ``!`` pattern match something below the folder ``path``?"""
@@ -149,15 +185,16 @@ def _clean(pattern: str) -> str:
 
 
 def path_matcher(pattern: str) -> Callable[[str], bool]:
-    """A pattern of .dockerignore. :raises PatternError: it is malformed.
+    """A pattern of .dockerignore. :raises PatternError: it is malformed."""
+    return _Group([pattern], False).matches
 
-    ``**`` at the very beginning before nothing but plain characters is a suffix: ``**foo`` matches ``a/xfoo``.
+
+def _suffix(pattern: str) -> str:
+    """What a path has to end with, where that is all: ``**`` at the very beginning before nothing but plain characters. So ``**foo``
+    matches ``a/xfoo``, and ``**/foo`` matches ``foo`` too.
     """
     plain = pattern[2:]
-    if pattern.startswith("**") and plain and not any(char in plain for char in "*?[]\\"):
-        whole = plain[1:] if plain.startswith("/") else None
-        return lambda path: path.endswith(plain) or path == whole
-    return matcher(pattern, True)
+    return plain if pattern.startswith("**") and not any(char in plain for char in "*?[]\\") else ""
 
 
 _LITERAL, _ONE, _STAR, _CLASS, _ANY, _ENTRY, _FOLDERS = range(7)
@@ -237,11 +274,18 @@ def matcher(pattern: str, crossing: bool) -> Callable[[str], bool]:
     tokens = _tokens(pattern, crossing)
     if all(kind == _LITERAL for kind, _ in tokens):
         return "".join(text for _, text in tokens).__eq__
-    if sum(kind in (_STAR, _ANY, _FOLDERS) for kind, _ in tokens) <= 2:
-        source = "".join(re.escape(text) if kind == _LITERAL else text if kind == _CLASS else _EXPRESSION[kind] for kind, text in tokens)
+    source = _source(tokens)
+    if source:
         compiled = re.compile(source, re.DOTALL).fullmatch
         return lambda path: compiled(path) is not None
     return _Walk(tokens)
+
+
+def _source(tokens: list[_Token]) -> str:
+    """As a regular expression, "" where that could take for ever."""
+    if sum(kind in (_STAR, _ANY, _FOLDERS) for kind, _ in tokens) > 2:
+        return ""
+    return "".join(re.escape(text) if kind == _LITERAL else text if kind == _CLASS else _EXPRESSION[kind] for kind, text in tokens)
 
 
 class _Walk:
