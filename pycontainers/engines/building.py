@@ -36,7 +36,7 @@ def build(engine: NativeEngine, request: BuildRequest) -> Work[Image]:
     work = _with_caches(engine, store, request)
 
     def end(ran: bool) -> Iterator[Event]:
-        if ran and _is_due(f"{store.root}/bounded"):
+        if (ran or request.cache_from) and _is_due(f"{store.root}/bounded"):
             store.bound_cache()
         yield from ()
 

@@ -19,7 +19,9 @@ import pytest
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import BuildError, LimitError
 from pycontainers.events import finish
-from pycontainers.images import build_cache, collect
+from pycontainers.images import build_cache, collect, forms
+from pycontainers.images.descriptor import OCI_CONFIG, Descriptor
+from pycontainers.images.manifest import make
 from pycontainers.images.store import Image, Layer, Store
 from pycontainers.images.usage import usage
 from pycontainers.images.verify import verify
@@ -229,6 +231,41 @@ def test_what_an_image_has_costs_the_cache_nothing(store: Store) -> None:
     store.remove("app")
     assert store.bound_cache(100) == [] and known(store, "a") == "a"  # what was the image's is the cache's now, and counts
     assert size(store) == 100 and len(store.bound_cache(99)) == 1 and not os.path.exists(made.path)
+
+
+def test_sizes_add_up(store: Store) -> None:
+    """What df says could go comes back, and is what it was in the bound: layers, their blobs, cache mounts."""
+    mine, alone = step(store, "a", used=10, size=3000), step(store, "b", used=10, size=70_000)
+    image = store.save_image({**config(), "rootfs": {"type": "layers", "diff_ids": [mine.diff_id]}}, [mine], "")
+    store.tag(image.id, "app")
+    for layer in (mine, alone):
+        forms.blob_of(store, layer, "gzip", False, lambda done: None, "x")
+    Path(used(store, "m"), "x").write_bytes(b"x" * 500)
+    let_go(store)
+    before = {row.kind: row for row in usage(store, {image.id: 1})}
+    (blob,) = store.blob_rows(os.path.dirname(alone.path))
+    assert before["Build cache"].reclaimable == 70_500 and before["Blobs"].reclaimable == blob["size"] > 70_000
+    whole = 70_500 + blob["size"]
+    assert store.bound_cache(whole) == [] and known(store, "a", "b") == "ab"
+    assert store.prune_builds().reclaimed == whole
+    after = {row.kind: row for row in usage(store, {image.id: 1})}
+    assert before["Build cache"].size - after["Build cache"].size + before["Blobs"].size - after["Blobs"].size == whole
+    assert store.whole(make(Descriptor(OCI_CONFIG, image.id, 1), forms.forms_of(store, mine)).raw), "the image can be shipped as before"
+
+
+def test_who_is_killed_holds_nothing(store: Store) -> None:
+    program = "import sys; exec(sys.argv[2]); print(store.hold_cache_mount('m', True)[0], flush=True); sys.stdin.read()"
+    prelude = "from pathlib import Path; from pycontainers.images.store import Store; from pycontainers.paths import Paths\n"
+    prelude += "home = Path(sys.argv[1]).parent; store = Store(Paths(home, home))"
+    words = [sys.executable, "-c", program, store.root, prelude]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        folder = child.stdout.readline().strip()
+        Path(folder, "kept").touch()
+        assert store.hold_cache_mount("m") is None and store.prune_builds(all=True) == []
+        child.kill()
+        child.wait()
+    assert used(store, "m") == folder and os.listdir(folder) == ["kept"]
 
 
 def test_what_a_running_build_has_found_stays(store: Store) -> None:
