@@ -54,11 +54,9 @@ class Context:
     def _patterns(self, dockerfile_path: str) -> tuple[str, str]:
         if dockerfile_path:
             path = f"{dockerfile_path}.dockerignore"
-            try:
-                with open(path, encoding="utf-8", errors="replace") as file:
+            if os.path.isfile(path):
+                with open(path, encoding="utf-8", errors="replace", newline="") as file:
                     return os.path.basename(path), file.read()
-            except (FileNotFoundError, NotADirectoryError):
-                pass
         node = self.view.lookup("/.dockerignore", follow=True)
         if node is None or not stat.S_ISREG(node.stat.st_mode):
             return ".dockerignore", ""

@@ -58,7 +58,9 @@ class Origins:
         self._folders: list[str] = []
 
     def close(self) -> None:
-        """Remove what was fetched for this build alone."""
+        """Remove what was fetched for this build alone, and keep what is known of the context's files."""
+        if self._context is not None:
+            self._context.known.settle(always=True)
         for folder in self._folders:
             trees.remove(folder)
 

@@ -96,6 +96,8 @@ class RunMounts:
         target = _absolute(state.workdir, target) if target else ""
         if mount.type == "cache":
             id = id or target
+            if id.startswith("pycontainers:"):  # what ADD fetched lies there: a command could give the next build another file
+                raise raw.error(f"a cache mount cannot have the id {id}", "choose another", flag=mount.flag)
         if mount.type not in ("bind", "cache") or (mount.type == "cache" and not (mount.origin or source)):
             return Wanted(mount, target, id, source)
         if mount.type == "cache" and not mount.origin:

@@ -121,3 +121,8 @@ def test_source_date_epoch(builder, look, server):
     url = server.give("/f", b"1", Last_Modified=DATE)
     image = builder(f"FROM scratch\nCOPY a /x/\nADD {url} /y\nWORKDIR /w", epoch=1_000_000_000)
     assert {look.status(image, path).st_mtime for path in look.files(image)} == {1_000_000_000}
+
+
+def test_a_command_cannot_reach_what_was_fetched(builder):
+    with pytest.raises(BuildError, match="cannot have the id pycontainers:downloads"):
+        builder("FROM scratch\nARG own=downloads\nRUN --mount=type=cache,target=/c,id=pycontainers:$own true")
