@@ -4,7 +4,7 @@ set -eu
 wanted="chromium:chromium podman:podman crun:crun bwrap:bubblewrap nft:nftables ip:iproute2 ps:procps git:git busybox:busybox-static
 newuidmap:uidmap pasta:passt slirp4netns:slirp4netns runc:runc dockerd:docker.io runsvdir:runit systemctl:systemd cc:gcc cc:libc6-dev
 qemu-aarch64-static:qemu-user-static docker-registry:docker-registry skopeo:skopeo buildah:buildah umoci:umoci openssl:openssl bsdtar:libarchive-tools zstd:zstd
-mmdebstrap:mmdebstrap debootstrap:debootstrap"
+mmdebstrap:mmdebstrap ssh-agent:openssh-client debootstrap:debootstrap"
 # Playwright brings a node of its own, which needs this library.
 libraries="libatomic.so.1:libatomic1"
 # Files: the published schemas of the OCI runtime specification.

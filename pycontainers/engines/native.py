@@ -365,8 +365,8 @@ class NativeEngine(Shipping):
 
         self._begin()
         if inside.needed():
-            return (yield from building.build_inside(self, request))
-        image = yield from building.build(self, request)
+            return (yield from building.build_inside(self.paths, request))
+        image = yield from building.build(self.paths, request, building.Shipping(self.pull, self.load, self.origins))
         return self.store.info(image)
 
     def bootstrap(self, request: BootstrapRequest) -> Work[ImageInfo]:

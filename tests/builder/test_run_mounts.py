@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -105,6 +106,8 @@ def test_a_secret_is_seen_and_never_kept(build: Any, engine: NativeEngine) -> No
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[str]:
     """A real agent with one key; the path of its socket."""
+    if not shutil.which("ssh-agent"):
+        pytest.skip("needs ssh-agent (apt-get install openssh-client)")
     place = str(tmp_path / "agent")
     with subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL) as process:
         while not os.path.exists(place):
