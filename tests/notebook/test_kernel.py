@@ -93,7 +93,11 @@ def test_a_live_page_gets_a_widget_with_a_static_form_and_it_moves(monkeypatch: 
     assert moved[0]["text"].splitlines() == ["1 9 True True", "9", "4 1", "False"]
     assert ended[0]["text"].splitlines() == ["False True", "0 True"]
     view = next(output for output in build if output["output_type"] == "display_data")
-    assert view["data"]["text/plain"].endswith("s") and "built" in view["data"]["text/plain"] and "CACHED" in view["data"]["text/html"]
+    assert (
+        view["data"]["text/plain"].endswith("s · 1 of 2 steps cached")
+        and "built" in view["data"]["text/plain"]
+        and "CACHED" in view["data"]["text/html"]
+    )
 
 
 def test_a_failed_build_keeps_its_output_on_a_live_page(monkeypatch: pytest.MonkeyPatch) -> None:
