@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 from ..errors import BuildError, UsageError, near
 from ..objects import Image
+from ..results import Text
+from .build_check import check
 from .build_options import build_request, inline_path
 from .build_output import Outputs, build_and_write, outputs
 from .declare import Argument, Option, Verb, declare
@@ -18,7 +20,7 @@ from .frontend import Context
 _FORMS = ("auto", "plain", "quiet", "rawjson")
 
 
-def build(context: Context, args: SimpleNamespace, body: str | None) -> Image:
+def build(context: Context, args: SimpleNamespace, body: str | None) -> Image | Text:
     """The Dockerfile is the cell body, ``-f FILE``, ``-f -`` (stdin), or ``Dockerfile`` in the context."""
     if args.progress not in _FORMS:
         raise UsageError(f"--progress {args.progress!r} is unknown", near(args.progress, _FORMS) or ", ".join(_FORMS))
@@ -49,13 +51,19 @@ def build(context: Context, args: SimpleNamespace, body: str | None) -> Image:
         host_certificates=args.host_certificates,
         parallel=args.parallel,
     )
+    name = args.file if args.file not in (None, "-") else "Dockerfile"
+    if args.check:
+        try:
+            return check(request, name)
+        except BuildError as error:
+            raise error.of_file(name) from None
     written, request = outputs(args.output, request, push=args.push)
     wanted = Outputs(written, args.iidfile or "", args.metadata_file or "", lambda: standard(context, "stdout"))
     form = "quiet" if args.quiet else args.progress
     try:
         return Image(context.engine, context.frontend.progress(build_and_write(context.engine, request, wanted), form))
     except BuildError as error:
-        raise error.of_file(args.file if args.file not in (None, "-") else "Dockerfile") from None
+        raise error.of_file(name) from None
 
 
 def _context(context: Context, args: SimpleNamespace) -> tuple[str, dict[str, bytes], bool]:
@@ -128,6 +136,7 @@ declare(
             Option(("--no-cache",), "run every step anew"),
             Option(("--no-cache-filter",), "run the steps of these stages anew: STAGE[,STAGE]", "STAGES", many=True, completes="stage"),
             Option(("--explain",), "say of each step why the cache was used, or was not"),
+            Option(("--check",), "build nothing: say what Docker's build checks find in the Dockerfile"),
             Option(("--pull",), "fetch base images anew, also those that are here"),
             Option(("--platform",), "OS/ARCHITECTURE to build for", "PLATFORM"),
             Option(("--network",), "network of RUN steps: bridge, none or host", "NETWORK", completes="bridge|none|host"),

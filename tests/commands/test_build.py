@@ -17,7 +17,7 @@ import pycontainers as pc
 from pycontainers.commands.build_options import BuildOptions, build_request
 from pycontainers.commands.build_output import Output, parse_output
 from pycontainers.commands.declare import find
-from pycontainers.errors import BuildError, NotFound, UsageError
+from pycontainers.errors import BuildError, ContainersError, NotFound, UsageError
 from pycontainers.events import Done, StepStarted
 from pycontainers.protocol import BuildRequest, Ulimit
 
@@ -100,7 +100,7 @@ def test_every_option_reaches_the_request(command: Any, engine: FakeEngine, fold
 
 def test_function_and_verb_have_the_same_options() -> None:
     plural = {"build_arg": "build_args", "build_context": "contexts", "label": "labels", "secret": "secrets", "ulimit": "ulimits"}
-    of_the_call = {"tag", "file", "output", "push", "load", "iidfile", "metadata_file", "progress", "quiet"}
+    of_the_call = {"tag", "file", "output", "push", "load", "iidfile", "metadata_file", "progress", "quiet", "check"}
     options = {plural.get(option.dest, option.dest) for option in find("build").options} - of_the_call
     assert options == set(BuildOptions.__annotations__)
     assert set(inspect.signature(pc.build).parameters) == options | {"dockerfile", "tag", "output", "progress"}
@@ -355,3 +355,19 @@ def test_the_build_cache_is_shown_and_pruned(command: Any, engine: FakeEngine) -
     for line in ("builder prnue", "builder prune --filter label=x", "builder prune --keep-storage much", "builder"):
         with pytest.raises(UsageError):
             command(line)
+
+
+# -- checks
+
+
+def test_a_dockerfile_is_checked_and_not_built(command: Any, engine: FakeEngine, folder: Path) -> None:
+    assert str(command("build --check", "FROM scratch\nCOPY a /a\n")) == "Check complete, no warnings found."
+    (folder / "Dockerfile.dev").write_text("FROM scratch as one\nCMD run \x1b[2J it\n")
+    with pytest.raises(ContainersError, match="2 warnings in Dockerfile") as caught:
+        command("build --check -f Dockerfile.dev .")
+    assert "Dockerfile.dev:1: FromAsCasing" in caught.value.done and "     2 | CMD run  it\n" in caught.value.done
+    assert "# check=skip=" in caught.value.hint and "https://docs.docker.com/" in caught.value.done
+    with pytest.raises(BuildError, match=r"^Dockerfile.dev:2:1"):
+        (folder / "Dockerfile.dev").write_text("FROM scratch\nCOPPY a /a\n")
+        command("build --check -f Dockerfile.dev .")
+    assert not engine.calls
