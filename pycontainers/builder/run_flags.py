@@ -5,7 +5,6 @@ https://docs.docker.com/reference/dockerfile/#run---mount. Fields are CSV (a val
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ ALIASES = {
     "src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite",
 }
 KEYS = ("type", "target", "source", "from", "id", "sharing", "readonly", "readwrite", "required", "mode", "uid", "gid", "size", "env")
+_FIELD = re.compile(r'"((?:[^"]|"")*)"|[^",\r\0]*')
 _TEXTS = frozenset({"target", "source", "from", "id", "env"})
 _NUMBERED = frozenset({"cache", "secret", "ssh"})
 """Types whose mounts have an owner and a mode of their own."""
@@ -76,15 +76,17 @@ def _mount(raw: Raw, flag: Flag, expand: Callable[[str], str] | None) -> RunMoun
 
 
 def _csv(raw: Raw, flag: Flag) -> list[str]:
-    text = flag.value or ""
-    try:
-        rows = list(csv.reader([text], strict=True)) if "\0" not in text and "\r" not in text else []
-    except csv.Error:  # a field longer than csv's limit is none that anything could use, either
-        rows = []
-    if len(rows) != 1 or not rows[0] or re.search(r'(^|,)[^",]+"', text):  # Go's reader takes a quote only around a whole field
+    """RFC 4180, as Go's encoding/csv reads it: a quote is around a whole field, or doubled within one."""
+    text, found, at = flag.value or "", [], 0
+    while (field := _FIELD.match(text, at)) is not None:
+        found.append(field[0] if field[1] is None else field[1].replace('""', '"'))
+        at = field.end() + 1
+        if text[field.end():at] != ",":
+            break
+    if not text or at <= len(text):
         raise raw.error(f"RUN --mount={text[:80]} is not a list of fields", "for example: --mount=type=cache,target=/root/.cache",
                         flag=flag)
-    return rows[0]
+    return found
 
 
 class _Fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .parser import Heredoc, Raw
+from .parser import Dockerfile, Heredoc, Raw
 from .run_flags import RunMount
 
 SCRIPTS = "/dev/pipes"
@@ -149,3 +149,31 @@ class Volume(Instruction):
 @dataclass(frozen=True)
 class Maintainer(Instruction):
     name: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stage as it is written: its FROM, and what follows until the next one."""
+
+    start: From
+    instructions: tuple[Instruction, ...]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A whole Dockerfile: ``instructions`` in order; ``dockerfile`` is what the parser read, with ``directives`` and ``escape``."""
+
+    instructions: tuple[Instruction, ...]
+    dockerfile: Dockerfile
+
+    @property
+    def head(self) -> tuple[Instruction, ...]:
+        """What stands before the first FROM (ARGs, where it is right)."""
+        starts = [index for index, item in enumerate(self.instructions) if isinstance(item, From)]
+        return self.instructions[: starts[0]] if starts else self.instructions
+
+    @property
+    def stages(self) -> tuple[Block, ...]:
+        starts = [(index, item) for index, item in enumerate(self.instructions) if isinstance(item, From)]
+        ends = [index for index, _ in starts[1:]] + [len(self.instructions)]
+        return tuple(Block(item, self.instructions[index + 1:end]) for (index, item), end in zip(starts, ends, strict=True))

@@ -128,7 +128,7 @@ declare(
             Option(("--message", "-m"), "why it was made", "TEXT", default=""),
             Option(
                 ("--change", "-c"),
-                "Dockerfile instruction to apply: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR",
+                "a Dockerfile's CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR",
                 "INSTRUCTION",
                 many=True,
             ),

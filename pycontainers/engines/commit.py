@@ -25,7 +25,7 @@ from .folders import drop_mount_points
 from .transfer import Session
 
 #: Instructions of --change. The others would have to run something.
-_ALLOWED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
+_ALLOWED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 _WAIT = 10.0
 
 
@@ -113,9 +113,6 @@ def change(stage: StageState, text: str) -> None:
         raw = parsed.instructions[0]
         if raw.keyword not in _ALLOWED or len(parsed.instructions) > 1:
             raise UsageError(f"--change {text!r} is not possible in a commit", f"one of {', '.join(_ALLOWED)}")
-        if raw.keyword == "ONBUILD":
-            stage.settings["OnBuild"] = [*(stage.settings.get("OnBuild") or []), raw.arguments]
-            return
         (item,) = instructions.interpret(parsed)
         if isinstance(item, instructions.Workdir):
             stage.set_workdir(item.raw, item.path)

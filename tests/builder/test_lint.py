@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pycontainers.builder import lint, parse
+from pycontainers.builder import lint
 from pycontainers.builder.instructions import interpret
+from pycontainers.builder.parser import parse
 from pycontainers.builder.plan import architecture, make_plan
 from pycontainers.errors import BuildError
 from pycontainers.events import Note

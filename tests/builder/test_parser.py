@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pycontainers.builder import parse
 from pycontainers.builder.instructions import Arg, Cmd, Copy, Env, From, Label, Run, interpret
+from pycontainers.builder.parser import parse
 from pycontainers.builder.plan import make_plan
 from pycontainers.errors import BuildError, ContainersError
 

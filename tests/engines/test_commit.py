@@ -232,13 +232,14 @@ def test_changes_and_settings(engine: NativeEngine, small: str) -> None:
     assert plain.config["history"][-1].get("empty_layer") and len(plain.config["rootfs"]["diff_ids"]) == 1
     changes = (
         'CMD ["echo", "$A"]', "ENTRYPOINT sh -c", "ENV C=$B D='x y'", "EXPOSE 53/udp", "LABEL c=3", "ONBUILD RUN true", "USER 5:6",
-        "VOLUME /data", "WORKDIR sub", "STOPSIGNAL SIGQUIT",
+        "VOLUME /data", "WORKDIR sub", "STOPSIGNAL SIGQUIT", "HEALTHCHECK --retries=2 CMD true",
     )  # fmt: skip
     made = finish(engine.commit(info.id, CommitRequest(changes=changes))).config["config"]
     assert made == {
         "Cmd": ["echo", "$A"], "Entrypoint": ["/bin/sh", "-c", "sh -c"], "Env": ["PATH=/bin", "A=1", "B=2", "C=2", "D=x y"],
         "User": "5:6", "WorkingDir": "/opt/sub", "Labels": {"a": "1", "b": "2", "c": "3"}, "Volumes": {"/data": {}},
         "ExposedPorts": {"8080/tcp": {}, "53/udp": {}}, "StopSignal": "SIGQUIT", "OnBuild": ["RUN true"],
+        "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Retries": 2},
     }  # fmt: skip
     for image in engine.images():
         if not image.names:
@@ -251,6 +252,7 @@ def test_changes_and_settings(engine: NativeEngine, small: str) -> None:
         CommitRequest(changes=("RUN true",)),
         CommitRequest(changes=("FROM host",)),
         CommitRequest(changes=("EXPOSE many",)),
+        CommitRequest(changes=("ONBUILD ONBUILD RUN true",)),
         CommitRequest(changes=("CMD a\nCMD b",)),
         CommitRequest(changes=("",)),
         CommitRequest(name="UPPER case"),
