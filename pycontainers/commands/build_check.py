@@ -13,8 +13,9 @@ def check(request: BuildRequest, name: str) -> Text:
 
     :raises BuildError: it is wrong. :raises ContainersError: there are warnings; they are in its ``done``.
     """
-    from ..builder import lint, parse
+    from ..builder import lint
     from ..builder.instructions import interpret
+    from ..builder.parser import parse
     from ..builder.plan import make_plan
 
     dockerfile = parse(request.dockerfile)
