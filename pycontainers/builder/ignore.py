@@ -1,7 +1,8 @@
 """``.dockerignore`` with its exact semantics (https://docs.docker.com/build/concepts/context/#dockerignore-files, moby/patternmatcher).
 
-The last pattern that matches a path *or one of its parents* decides; ``!`` includes again; ``**`` crosses folders; ``*`` and ``?``
-stay inside one. Patterns with many wildcards are matched by a walk over a set of states: a regular expression could take for ever.
+Of the patterns that match a path *or one of its parents* the last decides (almost: see :meth:`Ignore.step`); ``!`` includes again;
+``**`` crosses folders; ``*`` and ``?`` stay inside one. Patterns with many wildcards are matched by a walk over a set of states: a
+regular expression could take for ever.
 """
 
 from __future__ import annotations
@@ -83,16 +84,17 @@ class Ignore:
         made = cls()
         for pattern in patterns:
             if pattern.strip():
-                made._add(pattern.strip())
+                made._add(pattern.strip(), rooted=True)
         made._gather()
         return made
 
-    def _add(self, pattern: str) -> None:
+    def _add(self, pattern: str, rooted: bool = False) -> None:
+        """``rooted``: a slash at the beginning stays, and then nothing matches: so does BuildKit with ``--exclude``."""
         negated = pattern.startswith("!")
         pattern = pattern[1:].strip() if negated else pattern
         if not pattern:
             raise PatternError("'!' without a pattern", "write !PATTERN, or remove the line")
-        pattern = _clean(pattern)
+        pattern = _clean(pattern, rooted)
         if pattern == ".":  # ignored for historical reasons, says Docker's page
             return
         _tokens(pattern, True)  # is it well formed?
@@ -114,7 +116,15 @@ class Ignore:
 
     def step(self, parent: Matched, path: str) -> Matched:
         """What matches ``path``, given what matched its parent."""
-        return tuple([above or group.matches(path) for above, group in zip(parent, self._groups, strict=True)])
+        hits, excluded = [], False
+        for group, above in zip(self._groups, parent, strict=True):
+            # Patterns that would change nothing are not asked, and then do not count for what is below either: so a `!` of a folder that
+            # nothing excludes does not include again what is excluded in it. moby/patternmatcher has it like that.
+            hit = above or (group.negated == excluded and group.matches(path))
+            hits.append(hit)
+            if hit:
+                excluded = not group.negated
+        return tuple(hits)
 
     def excluded(self, matched: Matched) -> bool:
         for group, hit in zip(reversed(self._groups), reversed(matched), strict=True):
@@ -176,12 +186,12 @@ class Filter:
         return DROP
 
 
-def _clean(pattern: str) -> str:
-    """Go's ``filepath.Clean``, then without one leading slash."""
+def _clean(pattern: str, rooted: bool) -> str:
+    """Go's ``filepath.Clean``, then (unless ``rooted``) without one leading slash."""
     cleaned = posixpath.normpath(pattern)
     if cleaned.startswith("//"):  # POSIX lets two slashes stand; Go does not
         cleaned = cleaned[1:]
-    return cleaned[1:] if len(cleaned) > 1 and cleaned.startswith("/") else cleaned
+    return cleaned[1:] if len(cleaned) > 1 and cleaned.startswith("/") and not rooted else cleaned
 
 
 def path_matcher(pattern: str) -> Callable[[str], bool]:

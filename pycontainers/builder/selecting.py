@@ -18,7 +18,8 @@ from .sources import CopyError, CopyItem, Entry, Excluding, Source, anything, at
 def select(source: Source, pattern: str, *, parents: bool = False, exclude: Sequence[str] = ()) -> list[CopyItem]:
     """What ``pattern`` means in ``source``, in order; nothing found is an empty list.
 
-    A pattern that leads up ends at the root. ``exclude`` is relative to each folder that is copied; a file has nothing but its name there.
+    A pattern that leads up ends at the root. ``exclude`` is about what is in each folder that is copied, by its path there, and never about
+    what the pattern itself means (BuildKit; the reference says otherwise).
 
     :raises PatternError: a pattern is malformed.
     """
@@ -28,8 +29,6 @@ def select(source: Source, pattern: str, *, parents: bool = False, exclude: Sequ
     items = []
     for name, node in glob(source, pattern):
         folder = stat.S_ISDIR(node.stat.st_mode)
-        if excluded.patterns and not folder and excluded.excluded(excluded.start(name)):
-            continue
         items.append(CopyItem(name, node, Excluding(source, Filter(excluded)) if excluded.patterns and folder else source))
     return items
 

@@ -40,6 +40,9 @@ def seen(folder: Path, dockerfile: str = "", files: dict[str, bytes] | None = No
     ("*\n!a/*/c", "a/x/c a/y/d a/c b/x/c", "a a/x a/x/c"),
     ("a/**\n!a/b", "a/b/c a/d", "a a/b a/b/c"),
     ("a\n!a/b\na/b/c", "a/b/c a/b/d", "a a/b a/b/d"),
+    # a "!" of what nothing excludes says nothing of what is in it (Docker 28)
+    ("[ab]/?\nc/?\n!a\n!a*/x", "a/a a/b/c a/xy b/c c/d", "a a/xy b c"),
+    ("**/[^a]/*.txt\n!/?", "a/c.txt a/b/c.txt b/c.txt", "a a/b a/c.txt b"),
     # how the lines are read
     ("\ufeffa\r\n\r\n  b  \r\n#c\n #d", "a b #c #d x", "#c x"),
     ("/a\n//b/\n./c/.\n!  ./c/d", "a/x b c/d c/e", "c c/d"),

@@ -77,14 +77,13 @@ def test_parents_that_are_new_are_as_in_the_source(context, image, tmp_path):
     (["a"], ["**/ba*"], {}, "/x/b/c/d/foo /x/link"),
     (["a"], ["b*"], {}, "/x/link"),
     (["a/b"], ["*/d/e*", "!*/d/e2"], {}, "/x/c/d/foo /x/c2/d/e2/baz"),
-    (["top.*"], ["*.md"], {}, "/x/top.txt"),  # https://docs.docker.com/reference/dockerfile/#copy---exclude
-    (["top.md"], ["*.md"], {}, ""),
+    (["top.*"], ["*.md"], {}, "/x/top.md /x/top.txt"),  # named, not found in a folder
     (["."], ["a", "*.md"], {}, "/x/top.txt"),
     (["a*"], ["*"], {}, ""),
     (["a/./**/ba*"], ["**/baz"], {"parents": True}, "/x/b/c/d/e/bay /x/b2/c/d/e/bar"),
     (["a/b"], ["a/b/c2", "a/b/c/d/foo"], {"parents": True}, "/x/a/b/c/d/e/bay"),
     (["a"], ["a", "!a/b/c2/d/e"], {"parents": True}, "/x/a/b/c2/d/e/baz"),
-    (["a/b/c2"], ["  /d/e ", " "], {}, "/x/d/e2/baz"),
+    (["a/b/c2"], ["  d/e/ ", " ", "/d/e2"], {}, "/x/d/e2/baz"),
 ])
 def test_exclude(context, image, patterns, exclude, options, expected):
     assert files(image.copy(context, *patterns, to="/x/", exclude=exclude, **options)) == expected
