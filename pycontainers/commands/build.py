@@ -11,9 +11,10 @@ from ..errors import BuildError, UsageError, near
 from ..objects import Image
 from ..results import Text
 from .build_check import check
-from .build_options import build_request, inline_path
+from .build_options import build_request
 from .build_output import Outputs, build_and_write, outputs
 from .declare import Argument, Option, Verb, declare
+from .file_sets import inline_path
 from .files import standard
 from .frontend import Context
 

@@ -17,6 +17,7 @@ from typing import Any, TypedDict, Unpack
 from ..errors import NotFound, UsageError, near
 from ..linux.cgroups.limits import parse_size
 from ..protocol import BuildRequest, Ulimit
+from .file_sets import inline_path
 from .options import Pairs, Words, pairs
 from .settings import host_list, several, ulimit_list
 
@@ -195,14 +196,6 @@ def file_contents(files: Mapping[str, Content] | None) -> dict[str, bytes]:
                 raise UsageError(f"inline file {path!r} lies in {folder!r}, which is a file", "rename one of them")
             folder = posixpath.dirname(folder)
     return found
-
-
-def inline_path(name: str) -> str:
-    """A path below the context, cleaned. :raises UsageError: it leads out, or to nothing."""
-    path = posixpath.normpath(name.lstrip("/") or ".")
-    if "\0" in name or path in (".", "..") or path.startswith("../") or name.endswith("/"):
-        raise UsageError(f"{name!r} is not the path of a file in the context", "for example src/app.py")
-    return path
 
 
 # -- arguments, secrets, agents

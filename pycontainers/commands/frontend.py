@@ -12,7 +12,7 @@ from ..events import Work
 from ..protocol import Drive, Engine, OnOutput, Session
 
 if TYPE_CHECKING:
-    from .inline import FileSets
+    from .file_sets import FileSets
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from IPython.core.error import StdinNotImplementedError
 
-from ..commands.inline import FileSets
+from ..commands.file_sets import FileSets
 from ..commands.lines import lines
 from ..errors import UsageError
 from ..events import Work

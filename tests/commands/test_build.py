@@ -289,7 +289,7 @@ def test_raw_json(engine: FakeEngine, capsys: pytest.CaptureFixture[str], folder
 @pytest.fixture
 def sets(command: Any) -> Any:
     """Sets of files, as the commands of one notebook share them."""
-    from pycontainers.commands.inline import FileSets
+    from pycontainers.commands.file_sets import FileSets
 
     command.files = FileSets()
     return command.files
