@@ -87,12 +87,15 @@ class _Unpacking:
         return f"{folder}/{os.fsdecode(parts[-1])}"
 
     def resolve(self, rest: list[bytes]) -> str:
+        way, links = list(rest), 0
         done: list[str] = []
-        links = 0
         while rest:
             part = os.fsdecode(rest.pop(0))
             if part == "..":
-                del done[-1:]
+                if not done:
+                    what = f"a link on the way to {shown(b'/'.join(way))}"
+                    raise CopyError(f"{what} leads out of where it is unpacked", "nothing was written there")
+                done.pop()
                 continue
             node = self.writer.merged.lookup(self.top + "/" + "/".join([*done, part]))
             if node is not None and stat.S_ISLNK(node.stat.st_mode):
