@@ -1,6 +1,6 @@
-"""What the history of an image says of an instruction that only changed its config: Docker's own words, which are Go's formats.
+"""What the history of an image says of an instruction: Docker's own words, which are Go's formats.
 
-``%q`` of a list and ``%+v`` of a struct: https://pkg.go.dev/fmt.
+``%q`` of a list and of a struct: https://pkg.go.dev/fmt.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ def created_by(item: ins.Instruction, words: Sequence[str]) -> str:
     return " ".join([keyword, *words])
 
 
+def copied(item: ins.Copy, sources: Sequence[str], destination: str, owner: str, mode: str) -> str:
+    """What it says of COPY and ADD. All texts as they are after substitution."""
+    flags = ["--parents"] * item.parents + [f"--chown={owner}"] * bool(owner) + [f"--chmod={mode}"] * bool(mode)
+    return " ".join([item.raw.keyword, *flags, *sources, *(f"<<{heredoc.name}" for heredoc in item.inline), destination])
+
+
 def quoted(text: str) -> str:
     """As Go's strconv.Quote."""
     out = []
@@ -42,6 +48,7 @@ def quoted(text: str) -> str:
 
 
 def _health(settings: Mapping[str, Any]) -> str:
-    times = " ".join(f"{key}:{written_duration(settings.get(key, 0))}" for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"))
-    return f"{{Test:[{' '.join(settings['Test'])}] {times} Retries:{settings.get('Retries', 0)}}}"
+    times = " ".join(quoted(written_duration(settings.get(key, 0))) for key in ("Interval", "Timeout", "StartPeriod", "StartInterval"))
+    retries = quoted(chr(min(settings.get("Retries", 0), 0x10FFFF)))[1:-1]  # %q of a number is the character of that number
+    return f"&{{[{' '.join(map(quoted, settings['Test']))}] {times} '{retries}'}}"
 

@@ -210,8 +210,9 @@ class StageState:
         return None
 
     def set_workdir(self, raw: Raw, path: str) -> str:
-        """Record and return the new working directory: absolute, clean, relative to the last one."""
-        value = "/" + posixpath.normpath(posixpath.join("/", self.workdir, self._text(raw, path))).lstrip("/")
+        """Record and return the new working directory: an absolute one as it is written (so Docker has it), else from the last one on."""
+        text = self._text(raw, path)
+        value = text if text.startswith("/") else "/" + posixpath.normpath(posixpath.join("/", self.workdir, text)).lstrip("/")
         self.settings["WorkingDir"] = value
         return value
 

@@ -28,6 +28,7 @@ from .context import Context
 from .copying import CopyWork
 from .executor import Command, Executor, PrivateFile, RunFailed
 from .explain import Explainer
+from .history import copied
 from .ignore import PatternError, has_wildcard
 from .origins import Origin, Origins
 from .parser import Raw
@@ -154,9 +155,10 @@ class Steps:
     # -- WORKDIR
 
     def _workdir(self, stage: Stage, state: StageState, item: ins.Workdir) -> Step:
-        path = state.set_workdir(item.raw, item.path)
+        written = state.set_workdir(item.raw, item.path)
+        path = _absolute("/", written).rstrip("/") or "/"
         node = state.view.lookup(path, follow=True)
-        created_by = f"WORKDIR {path}"
+        created_by = f"WORKDIR {written}"
         if node is not None:
             if not stat.S_ISDIR(node.stat.st_mode):
                 raise item.raw.error(f"WORKDIR {path} is not a folder in the image", "choose another folder", offset=0)
@@ -177,7 +179,8 @@ class Steps:
 
     def _copy(self, stage: Stage, state: StageState, item: ins.Copy) -> Step:
         raw = item.raw
-        destination = _absolute(state.workdir, state.expand(raw, item.destination))
+        written = state.expand(raw, item.destination)
+        destination = _absolute(state.workdir, written)
         how: dict[str, Any] = {
             "destination": destination, "owner": state.expand(raw, item.chown), "mode": state.expand(raw, item.chmod),
             "parents": item.parents, "exclude": list(item.exclude), "link": item.link,
@@ -185,10 +188,9 @@ class Steps:
         }  # fmt: skip
         inline = tuple((heredoc.name, state.document(raw, heredoc)) for heredoc in item.inline)
         texts = [(name, hashlib.sha256(content).hexdigest()) for name, content in inline]
-        flags = [f"--{flag.name}" if flag.value is None else f"--{flag.name}={flag.value}" for flag in raw.flags]
-        created_by = " ".join([raw.keyword, *flags, raw.arguments])
         with contextlib.ExitStack() as fetched:
             origin, places = yield from self._places(stage, state, item)
+            created_by = copied(item, [place.text for place in places], written, how["owner"], how["mode"])
             if item.checksum:
                 item = replace(item, checksum=state.expand(raw, item.checksum))
                 if local := next((place for place in places if place.path), None):

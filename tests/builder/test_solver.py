@@ -242,7 +242,7 @@ CMD ["a", "b\\n"]
     assert [entry["created_by"] for entry in image.config["history"]] == [
         "ENV a=x y b=1", "ARG c=x y d", "LABEL k k=v", "EXPOSE [53/udp 7/tcp 8/tcp 9/tcp]", "VOLUME [/a /b]", "USER 1", "STOPSIGNAL 1",
         "SHELL [/bin/ash -c]",
-        'HEALTHCHECK {Test:[CMD-SHELL curl "$a"] Interval:1m30s Timeout:1.5s StartPeriod:0s StartInterval:0s Retries:3}',
+        r'''HEALTHCHECK &{["CMD-SHELL" "curl \"$a\""] "1m30s" "1.5s" "0s" "0s" '\x03'}''',
         "MAINTAINER me", r'ENTRYPOINT ["/bin/ash" "-c" "echo \"\\x\""]', r'CMD ["a" "b\n"]',
     ]
     settings = image.config["config"]
@@ -250,6 +250,17 @@ CMD ["a", "b\\n"]
     assert settings["Healthcheck"] == {
         "Test": ["CMD-SHELL", 'curl "$a"'], "Interval": 90 * 10**9, "Timeout": 1500 * 10**6, "Retries": 3,
     }
+
+
+def test_what_docker_writes_into_history_of_copies(builder):
+    builder.file("a b")
+    builder.file("c")
+    text = 'FROM scratch\nARG v=c d=/d/\nWORKDIR /w//x/\n'
+    text += 'COPY --chmod=600 --link --chown=1:2 $v <<-"e" $d\ne\nCOPY ["a b", "."]\nWORKDIR ../y'
+    image = builder(text)
+    assert [entry["created_by"] for entry in image.config["history"]][1:] == [
+        "WORKDIR /w//x/", "COPY --chown=1:2 --chmod=600 c <<e /d/", "COPY a b .", "WORKDIR /w/y",
+    ]
 
 
 def test_instructions_that_a_base_wants_done(builder, look):
