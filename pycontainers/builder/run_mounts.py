@@ -107,6 +107,9 @@ class RunMounts:
         items = select(origin.source, path, parents=False, exclude=())
         if not items:
             raise raw.error(f"{source or '/'} is not in {origin.title}", "source is a path from its root", flag=mount.flag)
+        if _holds_this_machine(items[0], mount.type == "bind" and mount.read_only):
+            message = f"{path} of {origin.title} has this machine's own system in it, which would have to be copied"
+            raise raw.error(message, "name a folder that was made in it: source=/srv", flag=mount.flag)
         return Wanted(mount, target, id, path, origin, tuple(items[:1]))
 
     def _check_given(self, raw: Raw, mount: ins.RunMount, id: str, given: Iterable[str], option: str) -> None:
@@ -212,6 +215,14 @@ class RunMounts:
             if waiting not in report:
                 report.append(waiting)
             self._executor.cancellation.pause(_WAIT)
+
+
+def _holds_this_machine(item: CopyItem, to_read: bool) -> bool:
+    """Whether folders of a host base are in what would be copied: gigabytes. What lies in one place is bound instead, to be read."""
+    if not isinstance(item.source, ImageSource) or (to_read and item.source.view.whole(item.node) is not None):
+        return False
+    real = item.node.real
+    return any(folder == real or folder.startswith(real.rstrip("/") + "/") for folder in item.source.view.rootfs.folders if folder != "/")
 
 
 def _place(item: CopyItem) -> str:

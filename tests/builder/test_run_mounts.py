@@ -148,3 +148,18 @@ def test_a_script_with_an_interpreter_is_a_file_while_it_runs(build: Any) -> Non
         )
     )
     assert built.output == b"['/dev/pipes/HELLO']\ngone\n"
+
+
+def test_this_machines_system_is_bound_and_never_copied(build: Any) -> None:
+    made = "FROM host AS made\nRUN mkdir -p /srv/a /usr/share/made && echo m > /srv/a/m && echo u > /usr/share/made/u\n"
+    built = build(
+        unique(
+            f"{made}FROM host\nRUN --mount=from=made,source=/srv,target=/s --mount=from=host,source=/usr/bin,target=/b "
+            "cat /s/a/m; /b/env echo x\n"
+        )
+    )
+    assert built.output == b"m\nx\n"
+    for source, more in (("/", ""), ("/", ",rw"), ("/usr", ""), ("/usr", ",rw")):
+        with pytest.raises(BuildError, match="this machine's own system") as caught:
+            build(unique(f"{made}FROM host\nRUN --mount=from=made,source={source},target=/whole{more} true\n"))
+        assert "source=/srv" in caught.value.hint
