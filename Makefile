@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test test-peers test-faults test-kills test-software lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers test-docker test-faults test-kills test-software lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -67,6 +67,10 @@ reference: $(STAMP)
 # podman, dockerd, runc and crun of the distribution beside pycontainers-oci, with what each test did
 test-peers: packages $(TESTED)
 	$(BIN)/python -m pytest -v tests/oci/test_peers.py tests/oci/test_engines.py $(PYTEST_ARGS)
+
+# All Dockerfiles of tests/builder/docker, built by a Docker Engine of today and by us (five minutes; "make test" takes a part).
+test-docker: packages $(TESTED)
+	PYCONTAINERS_DOCKER=all $(BIN)/python -m pytest tests/builder/docker $(PYTEST_ARGS)
 
 # The runtime's tests on a machine with cgroup v2 alone: RUNNER runs a command there, with this folder's wheels in /share.
 test-cgroup2: $(TESTED)
