@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 
 from ..errors import near
 from .parser import Flag, Raw
@@ -89,6 +88,8 @@ def boolean(text: str) -> bool:
 
 def duration(text: str) -> int:
     """``1m30s``, ``1.5h``, ``-2ms``, ``0`` in nanoseconds. :raises ValueError: no duration, or longer than 292 years."""
+    from decimal import Decimal  # few Dockerfiles have a duration, and every build would wait for it
+
     unsigned = text[1:] if text[:1] in ("-", "+") else text
     if unsigned == "0":
         return 0
@@ -124,6 +125,8 @@ def _decimal(value: int, unit: int) -> str:
 
 def size(text: str) -> int:
     """``64m``, ``1GiB``, ``512`` in bytes; units are powers of 1024. :raises ValueError:"""
+    from decimal import Decimal
+
     match = _SIZE.fullmatch(text)
     if match is None or len(match[1]) > 40 or (match[3].lower() in ("i", "ib") and not match[2]):
         raise ValueError(text)

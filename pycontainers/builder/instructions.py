@@ -138,6 +138,8 @@ def _copy(raw: Raw) -> Instruction:
     if "$" in stage:
         raise raw.error(f"variables are not allowed in --from={stage}", "name a stage: FROM image:$VERSION AS name, then --from=name",
                         flag=flags.flag("from"))
+    if any("\0" in word for word, _ in words):
+        raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
     destination, place = words[-1]
     if heredoc_mark(destination) is not None:
         raise raw.error(f"a here-document cannot be the destination of {raw.keyword}", "the destination comes last, after the <<EOF",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -35,6 +34,8 @@ def read(text: str) -> Port:
         if first != last and host_last - host_first != last - first:
             raise ValueError("the ranges differ in size")
     if address:
+        import ipaddress  # hardly ever: not on the way of every build
+
         try:
             ipaddress.ip_address(address[1:-1] if address[0] == "[" and address[-1] == "]" else address)
         except ValueError:

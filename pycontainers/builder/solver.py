@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Generator, Iterable
@@ -34,6 +35,9 @@ from .steps import Made, Steps
 
 __all__ = ["Pull", "build"]
 
+_DOCKERS = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]\S*)?(\s.*)?")
+"""What ``# syntax=`` names in nearly every Dockerfile: the language that is read here."""
+
 
 def build(
     request: BuildRequest, store: LayerStore, runner: Runner, pull: Pull | None = None, elsewhere: Elsewhere | None = None
@@ -52,6 +56,8 @@ def build(
     warnings = lint.check(instructions, plan, dockerfile, build_args=request.build_args)
     yield from (Note(str(warning)) for warning in warnings)
     checks.judge(warnings)
+    if (asked := dockerfile.directives.get("syntax", "")) and not _DOCKERS.fullmatch(asked):
+        yield Note(f"syntax={asked} is a program of its own, which is not run: the text is read as Docker's own Dockerfiles are")
     solver = _Solver(request, plan, store, runner, pull, elsewhere, checks)
     yield from solver.notes()
     state = yield from solver.run()

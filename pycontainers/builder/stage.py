@@ -96,8 +96,11 @@ class StageState:
         return list(self.settings.get("Shell") or ["/bin/sh", "-c"])
 
     def expand(self, raw: Raw, text: str) -> str:
+        """:raises BuildError: a substitution that is malformed, or a NUL, which no path, variable or option can hold."""
         found = examine_at(raw, text, self.values)
         self._note_undefined(raw, found)
+        if "\0" in found.text:
+            raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
         return found.text
 
     def document(self, raw: Raw, heredoc: Heredoc) -> bytes:
@@ -200,7 +203,7 @@ class StageState:
                 self.settings["Healthcheck"] = dict(item.settings)
                 return []
             case ins.User():
-                self.settings["User"] = self._text(item.raw, item.user)
+                self.settings["User"] = self.expand(item.raw, item.user)
                 return [self.user]
             case ins.StopSignal():
                 return [self._stop_signal(item)]
@@ -211,7 +214,7 @@ class StageState:
 
     def set_workdir(self, raw: Raw, path: str) -> str:
         """Record and return the new working directory: an absolute one as it is written (so Docker has it), else from the last one on."""
-        text = self._text(raw, path)
+        text = self.expand(raw, path)
         value = text if text.startswith("/") else "/" + posixpath.normpath(posixpath.join("/", self.workdir, text)).lstrip("/")
         self.settings["WorkingDir"] = value
         return value
@@ -220,14 +223,8 @@ class StageState:
         if labels:
             self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **labels}
 
-    def _text(self, raw: Raw, text: str) -> str:
-        value = self.expand(raw, text)
-        if "\0" in value:
-            raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
-        return value
-
     def _one(self, raw: Raw, text: str) -> str:
-        value = self._text(raw, text)
+        value = self.expand(raw, text)
         if not value.strip():
             raise raw.error(f"{raw.keyword} {text} is empty after substitution", "set the variable with ARG or ENV before", offset=0)
         return value
@@ -257,24 +254,24 @@ class StageState:
 
     def _env(self, item: ins.Env) -> list[str]:
         # All values of one instruction see the variables as they were before it.
-        values = [(self._name(item.raw, name), self._text(item.raw, value)) for name, value in item.pairs]
+        values = [(self._name(item.raw, name), self.expand(item.raw, value)) for name, value in item.pairs]
         self.settings["Env"] = [f"{name}={value}" for name, value in {**self.environment, **dict(values)}.items()]
         self._settled |= dict(values).keys()
         return [f"{name}={value}" for name, value in values]
 
     def _name(self, raw: Raw, text: str) -> str:
-        name = self._text(raw, text)
+        name = self.expand(raw, text)
         if not name or "=" in name:
             raise raw.error(f"invalid name {name[:80]!r} in {raw.keyword}", "a name is not empty and has no '='", offset=0)
         return name
 
     def _label(self, item: ins.Label) -> list[str]:
-        labels = [(self._text(item.raw, name), self._text(item.raw, value)) for name, value in item.pairs]
+        labels = [(self.expand(item.raw, name), self.expand(item.raw, value)) for name, value in item.pairs]
         self.settings["Labels"] = {**(self.settings.get("Labels") or {}), **dict(labels)}
         return [f"{name}={value}" for name, value in labels]
 
     def _stop_signal(self, item: ins.StopSignal) -> str:
-        signal = self._text(item.raw, item.signal)
+        signal = self.expand(item.raw, item.signal)
         try:
             signals.number(signal)
         except UsageError as error:

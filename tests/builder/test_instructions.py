@@ -253,7 +253,7 @@ def test_copied_here_documents():
     ("ARG", "no arguments"), ("SHELL []", "JSON list"), ("SHELL", "JSON list"), ("VOLUME []", "empty word"),
     ('VOLUME ["/a", " "]', "empty word"),
     ("EXPOSE", "no arguments"), ("USER", "no arguments"), ("WORKDIR", "no arguments"), ("STOPSIGNAL", "no arguments"),
-    ("USER --x y", "unknown flag --x"), ("CMD a\0b", "NUL"),
+    ("USER --x y", "unknown flag --x"), ("CMD a\0b", "NUL"), ("COPY a\0 b", "NUL"), ("ADD <<a\0b c\na\0b", "NUL"),
 ])
 def test_other_errors(line, message):
     assert message in failure(line).message

@@ -157,6 +157,14 @@ def test_a_build_says_what_is_not_defined(builder):
     assert notes(builder) == []
 
 
+def test_another_language_is_not_taken_for_docker_s_in_silence(builder):
+    for syntax in ("docker/dockerfile:1", "docker.io/docker/dockerfile:1.7-labs", "docker/dockerfile-upstream@sha256:0"):
+        builder(f"# syntax={syntax}\nFROM scratch")
+        assert notes(builder) == []
+    builder("# syntax=somebody/frontend:1\nFROM scratch")
+    assert len(notes(builder)) == 1 and "somebody/frontend:1" in notes(builder)[0]
+
+
 def test_a_build_that_wants_no_warnings_fails(builder):
     with pytest.raises(BuildError, match="checks failed: JSONArgsRecommended, MaintainerDeprecated"):
         builder("# check=error=true\nFROM scratch\nRUN touch made\nCMD a\nMAINTAINER me")

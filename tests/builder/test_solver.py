@@ -178,6 +178,7 @@ def test_a_build_that_is_given_up_leaves_nothing(builder):
     ("FROM scratch\nCOPY a.txt /d/e\nCOPY a.txt /x/\nCOPY b.txt /d/../d/e/x", 4, "/d/e is not a folder", "destination"),
     ("FROM scratch\nADD x.tar.gz /", 2, "x.tar.gz cannot be unpacked", "get or make it again"),
     ("FROM scratch\nEXPOSE 99999", 2, "invalid port '99999'", "8080"),
+    ("FROM scratch\nARG a='\0'\nWORKDIR /$a", 2, "NUL character", "remove"),
     ("FROM scratch\nVOLUME $nobody", 2, "empty after substitution", "ARG"),
     ("FROM scratch\nRUN --network=none true\nCOPY a.txt /f\nWORKDIR /f", 4, "/f is not a folder", ""),
     ("FROM scratch\nENV a=\"${b:?b is needed}\"", 2, "b: b is needed", "--build-arg b"),
