@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
@@ -450,6 +451,34 @@ def test_flipped_bytes_of_real_ones():
             for _ in range(random.randint(1, 4)):
                 broken[random.randrange(len(broken))] = random.randrange(256)
             read(bytes(broken))
+
+
+def test_broken_instructions_change_a_config_or_say_why(builder):
+    from pycontainers.builder.stage import StageState
+
+    from .dockerfiles import CORPUS
+    random.seed(7)
+    for text in CORPUS.values():
+        for _ in range(15):
+            data = list(text)
+            for _ in range(random.randint(0, 3) if data else 0):
+                data[random.randrange(len(data))] = random.choice("\0 \"'$={}:\\/[],-0a\n")
+            try:
+                items = interpret(parse_text("".join(data)))
+                plan = make_plan(items, {})
+            except BuildError:
+                continue
+            state = StageState(builder.store.scratch(), plan, {"a": "b"})
+            state.begin()
+            for item in items:
+                try:
+                    made_no_layer = state.apply(item)
+                    assert made_no_layer or item.raw.keyword in ("FROM", "RUN", "COPY", "ADD", "WORKDIR")
+                    if isinstance(item, Run):
+                        state.mounts(item)
+                except BuildError as error:
+                    assert error.hint and error.line
+            json.dumps(state.finished())
 
 
 @settings(max_examples=500, deadline=None)
