@@ -135,6 +135,21 @@ def triggers(texts: Sequence[str], start: Raw) -> tuple[Instruction, ...]:
     return tuple(_trigger(text, start) for text in texts)
 
 
+def with_sources_of(stage: Stage, items: Sequence[Instruction], plan: Plan) -> Stage:
+    """The stage, with the stages that the triggers of its base image name. The image was not known when the plan was made, so what
+    else the target needs must hold them. :raises BuildError: it does not."""
+    names = {other.name: other.index for other in plan.stages if other.name and other.index < stage.index}
+    sources = dict(stage.sources)
+    for item in items:
+        for wanted, _ in _asked(item):
+            if wanted.lower() in names:
+                sources[wanted] = names[wanted.lower()]
+            elif wanted.lower() in plan.stage_names:
+                raise stage.start.raw.error(f"the base has ONBUILD {item.raw.keyword} --from={wanted}, a stage that nothing else needs",
+                                            f"copy something from {wanted} yourself, above this stage or in it", offset=0)
+    return replace(stage, sources=sources)
+
+
 def _trigger(text: str, start: Raw) -> Instruction:
     # The text comes from an image: its own lines are nothing to the user, so all of it stands where the FROM stands.
     def placed(raw: Raw) -> Raw:

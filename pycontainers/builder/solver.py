@@ -29,7 +29,7 @@ from .executor import Executor, LayerStore, Runner
 from .explain import Explainer
 from .origins import Origins, Pull
 from .parser import Raw, parse
-from .plan import Plan, Stage, architecture, make_plan, platform_arguments, triggers
+from .plan import Plan, Stage, architecture, make_plan, platform_arguments, triggers, with_sources_of
 from .stage import PROXY_ARGUMENTS, StageState
 from .steps import Made, Steps
 
@@ -236,7 +236,9 @@ class _Solver:
         found.append(state)
         cached = True
         # Of a base that is a stage the plan knows them; an image's are known only now, and done as part of FROM.
-        for item in triggers(state.settings.pop("OnBuild", None) or [], raw):
+        asked_for = triggers(state.settings.pop("OnBuild", None) or [], raw)
+        stage = with_sources_of(stage, asked_for, self.plan)
+        for item in asked_for:
             made = yield from self.steps.perform(stage, state, item, self.first[stage.index])
             cached = cached and made.cached
         return Made(cached)

@@ -272,6 +272,11 @@ def test_instructions_that_a_base_wants_done(builder, look):
     image = builder("FROM base AS one\nONBUILD COPY x /y\nFROM one AS two\nFROM two")
     assert look.files(image) == ["/to/", "/to/one", "/x", "/y"] and look.content(image, "/to/one") == "text\n"
     assert image.config["config"]["Env"][1:] == ["d=/to", "e=/to"] and "OnBuild" not in image.config["config"]
+    builder("FROM scratch\nONBUILD COPY --from=Files /x /z", tags=("base",))
+    text = "FROM scratch AS files\nCOPY x /x\nFROM base\n"
+    assert look.files(builder(text + "COPY --from=files /x /w")) == ["/w", "/z"]
+    with pytest.raises(BuildError, match=r":3:.*a stage that nothing else needs"):
+        builder(text)
     builder("FROM scratch\nONBUILD COPY no /y", tags=("base",))
     with pytest.raises(BuildError, match=r":2:.*no is not in the build context"):
         builder("# c\nFROM base")
