@@ -23,6 +23,7 @@ from .ignore import DROP, KEEP, Filter, Ignore, has_wildcard
 from .selecting import digest, digests, glob, select
 from .sources import OPEN, CopyItem, Entry, ImageSource, Source, anything, attributes, walk
 
+_MOST_PATTERNS = 1 << 20  # bytes of a .dockerignore
 _BENEATH = mounts.RESOLVE_BENEATH | mounts.RESOLVE_NO_SYMLINKS | mounts.RESOLVE_NO_MAGICLINKS
 
 
@@ -53,15 +54,20 @@ class Context:
 
     def _patterns(self, dockerfile_path: str) -> tuple[str, str]:
         if dockerfile_path:
-            path = f"{dockerfile_path}.dockerignore"
-            if os.path.isfile(path):
-                with open(path, encoding="utf-8", errors="replace", newline="") as file:
-                    return os.path.basename(path), file.read()
+            path = os.path.abspath(f"{dockerfile_path}.dockerignore")
+            name = os.path.basename(path)
+            # In the context it is looked up as everything there is: a link in it leads nowhere else.
+            above = os.path.realpath(os.path.dirname(path))
+            inside = f"{above}/{name}".removeprefix(self.folder) if self.folder and f"{above}/".startswith(f"{self.folder}/") else ""
+            node = self.view.lookup(inside, follow=True) if inside else None
+            if node is not None:
+                return name, _text(self.open(node), name)
+            if os.path.lexists(path):
+                return name, _text(_opened(path, name), name)
         node = self.view.lookup("/.dockerignore", follow=True)
         if node is None or not stat.S_ISREG(node.stat.st_mode):
             return ".dockerignore", ""
-        with open(self.open(node), "rb") as file:
-            return ".dockerignore", file.read().decode("utf-8", "replace")
+        return ".dockerignore", _text(self.open(node), ".dockerignore")
 
     def find(self, path: str) -> Node | None:
         node = self.view.lookup(path, follow=True)
@@ -143,6 +149,25 @@ def _close(known: DigestCache, root: int) -> None:
     known.settle(always=True)
     if root >= 0:
         os.close(root)
+
+
+def _opened(path: str, name: str) -> int:
+    try:
+        return os.open(path, OPEN)
+    except OSError as error:
+        reason = "a link that leads out of the context" if error.errno == errno.ELOOP else error.strerror
+        raise UsageError(f"{name} cannot be read: {reason}", "put a regular file there, or remove it") from None
+
+
+def _text(fd: int, name: str) -> str:
+    """All of a file of patterns. It comes with the context, so it may be anything: a pipe that nobody writes to, or without an end."""
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise UsageError(f"{name} is not a regular file", "put a regular file there, or remove it")
+        content = file.read(_MOST_PATTERNS + 1)
+    if len(content) > _MOST_PATTERNS:
+        raise UsageError(f"{name} is larger than {_MOST_PATTERNS >> 20} MiB", "shorten it: one pattern can stand for many files")
+    return content.decode("utf-8", "replace")
 
 
 def _inside(name: str) -> str:

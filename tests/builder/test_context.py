@@ -97,6 +97,40 @@ def test_the_dockerfiles_own_list_comes_first(tmp_path):
         Context(str(tmp_path), str(tmp_path / "docker/app.Dockerfile"))
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_patterns_of_a_dockerfile_that_are_no_regular_file(tmp_path, inside):
+    context, docker = make(tmp_path / "context", "a", "b"), tmp_path / ("context" if inside else "docker")
+    docker.mkdir(exist_ok=True)
+    (tmp_path / "secret").write_text("[secret\n")
+    patterns = docker / "D.dockerignore"
+
+    def refused(match: str) -> None:
+        with pytest.raises(UsageError, match=match) as caught:
+            seen(context, str(docker / "D"))
+        assert "secret" not in str(caught.value)
+        patterns.unlink()
+
+    os.mkfifo(patterns)
+    refused("not a regular file")
+    patterns.symlink_to("/dev/zero")
+    refused("leads out of the context")
+    patterns.symlink_to(tmp_path / "secret")
+    refused("leads out of the context")
+    with open(patterns, "wb") as file:
+        file.truncate((1 << 20) + 1)
+    refused("larger than 1 MiB")
+    with open(context / ".dockerignore", "wb") as file:
+        file.truncate((1 << 20) + 1)
+    with pytest.raises(UsageError, match="larger than 1 MiB"):
+        seen(context)
+
+
+def test_patterns_of_a_dockerfile_may_be_a_link_in_the_context(tmp_path):
+    make(tmp_path, "a", "b", "docker/D.dockerignore -> ../patterns")
+    (tmp_path / "patterns").write_text("b\npatterns\ndocker\n")
+    assert seen(tmp_path, str(tmp_path / "docker/D")) == ["a"]
+
+
 def test_a_list_that_is_a_link_is_read_inside_the_folder_only(tmp_path):
     (tmp_path / "outside").write_text("a")
     folder = make(tmp_path / "context", "a", ".dockerignore -> ../outside")
