@@ -12,7 +12,8 @@ _WORDS = {
     "command": "the command", "environment": "a variable", "workdir": "the working directory", "user": "the user",
     "network": "the network", "mounts": "a mount", "destination": "the destination", "owner": "--chown", "mode": "--chmod",
     "content": "what is copied", "texts": "a here-document", "exclude": "--exclude", "parents": "--parents", "link": "--link",
-    "path": "the folder", "from": "what it copies from", "paths": "the sources", "epoch": "SOURCE_DATE_EPOCH",
+    "path": "the folder", "surroundings": "--add-host, --shm-size or --ulimit", "script": "the script",
+    "from": "what it copies from", "paths": "the sources", "epoch": "SOURCE_DATE_EPOCH",
 }  # fmt: skip
 _SHOWN = 5
 
@@ -46,7 +47,9 @@ def _likeness(facts: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[float, 
     equal = sum(then.get(name) == value for name, value in parts.items())
     meant = facts.get("text") == now["text"] or then.get("command", 0) == parts.get("command", 1)
     same_place = then.get("destination", 0) == parts.get("destination", 1)
-    return (2.0 * meant + 1.0 * (same_place or facts.get("parent") == now["parent"]), equal, facts.get("when", 0))
+    if not meant and not same_place:
+        return (0.0,)  # another step: what they differ in says nothing
+    return (1.0 + meant + (facts.get("parent") == now["parent"]), equal, facts.get("when", 0))
 
 
 def _difference(facts: Mapping[str, Any], now: Mapping[str, Any]) -> str:

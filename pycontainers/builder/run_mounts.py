@@ -11,7 +11,7 @@ import contextlib
 import os
 import posixpath
 import stat
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .copying import CopyWork, fill
 from .executor import Executor, PrivateFile
 from .origins import Origin, Origins
 from .parser import Raw
+from .placed import placed
 from .selecting import digest, digests, select
 from .sources import CopyItem, ImageSource
 from .stage import StageState
@@ -37,7 +38,7 @@ _AGENT = "/run/buildkit/ssh_agent."
 
 @dataclass(frozen=True)
 class Wanted:
-    """One mount with its texts expanded. ``items`` and ``origin``: of a source, where there is one."""
+    """One mount with its texts expanded. ``items``, ``origin``, ``content`` (a digest): of a source, where there is one."""
 
     mount: ins.RunMount
     target: str
@@ -45,13 +46,7 @@ class Wanted:
     source: str
     origin: Origin | None = None
     items: tuple[CopyItem, ...] = ()
-
-    @property
-    def content(self) -> str:
-        """What the source holds, as a digest."""
-        if self.origin is not None and self.origin.chain:
-            return f"{self.origin.chain} {self.source}"
-        return " ".join(digest(item) for item in self.items)
+    content: str = ""
 
     def part(self) -> list[Any]:
         """What of it goes into the step's key: the place always, content where the command may read it; a secret's value never."""
@@ -67,8 +62,8 @@ Ready = tuple[list[Mount], list[PrivateFile], dict[str, str]]
 class RunMounts:
     """The mounts of RUN steps. ``secrets`` and ``agents``: id -> content, and id -> socket."""
 
-    def __init__(self, origins: Origins, cache: BuildCache, executor: Executor) -> None:
-        self._origins, self._cache, self._executor = origins, cache, executor
+    def __init__(self, origins: Origins, cache: BuildCache, executor: Executor, tell: Callable[[Event], None]) -> None:
+        self._origins, self._cache, self._executor, self._tell = origins, cache, executor, tell
         self._secrets, self._agents = origins.request.secrets, origins.request.ssh
 
     def wanted(self, state: StageState, item: ins.Run, sources: dict[str, int]) -> Generator[Event, None, list[Wanted]]:
@@ -110,19 +105,22 @@ class RunMounts:
         if _holds_this_machine(items[0], mount.type == "bind" and mount.read_only):
             message = f"{path} of {origin.title} has this machine's own system in it, which would have to be copied"
             raise raw.error(message, "name a folder that was made in it: source=/srv", flag=mount.flag)
-        return Wanted(mount, target, id, path, origin, tuple(items[:1]))
+        with placed(raw):
+            content = f"{origin.chain} {path}" if origin.chain else digest(items[0], self._executor.cancellation.check)
+        return Wanted(mount, target, id, path, origin, tuple(items[:1]), content)
 
     def _check_given(self, raw: Raw, mount: ins.RunMount, id: str, given: Iterable[str], option: str) -> None:
         if mount.required and id not in given:
             raise raw.error(f"{mount.type} {id!r} is required, and this build was given none", f"build {option}", flag=mount.flag)
 
     @contextlib.contextmanager
-    def ready(self, wanted: list[Wanted], report: list[Event]) -> Generator[Ready, None, None]:
-        """What a command is given, as long as the block runs. ``report`` gets what there is to say."""
+    def ready(self, wanted: list[Wanted]) -> Generator[Ready, None, None]:
+        """What a command is given, as long as the block runs."""
         mounts: list[Mount] = []
         files: list[PrivateFile] = []
         env: dict[str, str] = {}
         with contextlib.ExitStack() as held:
+            caches = self._caches(wanted, held)
             for number, one in enumerate(wanted):
                 mount = one.mount
                 mode, uid, gid = mount.mode, mount.uid or 0, mount.gid or 0
@@ -142,7 +140,7 @@ class RunMounts:
                         files.append(PrivateFile(place, agent=agent, mode=0o600 if mode is None else mode, uid=uid, gid=gid))
                         env.setdefault("SSH_AUTH_SOCK", place)
                     case "cache":
-                        folder = held.enter_context(self._cache_folder(one, report))
+                        folder = caches[number]
                         mounts.append(Mount("bind", one.target, folder, mount.read_only, options=("bind",)))
                     case "bind":
                         folder = held.enter_context(self._copy(one)) if not mount.read_only else self._bound(one)
@@ -162,7 +160,7 @@ class RunMounts:
 
     def layer(self, origin: Origin, item: CopyItem) -> Layer:
         """A file or folder as a layer of its own, made once."""
-        content = f"{origin.chain} {item.node.real}" if origin.chain else digest(item)
+        content = f"{origin.chain} {item.node.real}" if origin.chain else digest(item, self._executor.cancellation.check)
         key = Definition("mount", "", {"content": content}, f"{origin.title} {item.node.real}", lambda: digests(item))
         with self._cache.alone(key.key):
             layer = self._cache.find(key.key, False, key.parent)
@@ -187,34 +185,57 @@ class RunMounts:
 
     # -- caches
 
-    @contextlib.contextmanager
-    def _cache_folder(self, one: Wanted, report: list[Event]) -> Generator[str, None, None]:
-        with contextlib.ExitStack() as stack:
-            folder = self._hold(one, stack, report)
-            mount = one.mount
-            if not os.listdir(folder):
-                if one.items and stat.S_ISDIR(one.items[0].node.stat.st_mode):
-                    self._fill(folder, one.items[0])
-                owners.give(folder, mount.uid or 0, mount.gid or 0)
-                os.chmod(folder, 0o755 if mount.mode is None else mount.mode)
-            yield folder
+    def _caches(self, wanted: list[Wanted], held: contextlib.ExitStack) -> dict[int, str]:
+        """The folders of the cache mounts, each held once, in the order of their ids: steps that want the same never wait in a circle."""
+        asked: dict[str, list[int]] = {}
+        found: dict[int, str] = {}
+        for number, one in enumerate(wanted):
+            if one.mount.type == "cache" and one.mount.sharing == "private":
+                found[number] = self._hold(one.id, held, alone=True, private=True)
+            elif one.mount.type == "cache":
+                asked.setdefault(one.id, []).append(number)
+        for id, numbers in sorted(asked.items()):
+            folder = self._hold(id, held, alone=any(wanted[number].mount.sharing == "locked" for number in numbers))
+            found.update(dict.fromkeys(numbers, folder))
+        for number, folder in found.items():
+            self._begin_cache(wanted[number], folder)
+        return found
 
-    def _hold(self, one: Wanted, stack: contextlib.ExitStack, report: list[Event]) -> str:
-        """The folder, held as its ``sharing`` says. Two that want it alone take turns; of a private one that is taken there is another."""
-        store, number = self._executor.store, 0
+    def _hold(self, id: str, held: contextlib.ExitStack, *, alone: bool, private: bool = False) -> str:
+        """A cache's folder, held until the step is over. Who wants it alone waits; of a private one that is taken there is another."""
+        store, number, told = self._executor.store, 0, False
         while True:
-            id = f"{one.id}#{number}" if number else one.id
-            held = store.hold_cache_mount(id, one.mount.sharing != "shared")
-            if held is not None:
-                stack.callback(os.close, held[1])
-                return held[0]
-            if one.mount.sharing == "private":
+            taken = store.hold_cache_mount(f"{id}#{number}" if number else id, alone)
+            if taken is not None:
+                held.callback(os.close, taken[1])
+                return taken[0]
+            if private:
                 number += 1
                 continue
-            waiting = Note(f"cache {one.id} is in use by another step: waiting for it")
-            if waiting not in report:
-                report.append(waiting)
+            if not told:
+                self._tell(Note(f"cache {id} is in use by another step: waiting for it"))
+                told = True
             self._executor.cancellation.pause(_WAIT)
+
+    def _begin_cache(self, one: Wanted, folder: str) -> None:
+        """What an empty cache begins with. Put together where nobody else writes, and then put in its place: in the folder itself a command
+        that shares it could lead us out by links while we write as root.
+        """
+        mount = one.mount
+        mode, uid, gid = 0o755 if mount.mode is None else mount.mode, mount.uid or 0, mount.gid or 0
+        fill_it = bool(one.items) and stat.S_ISDIR(one.items[0].node.stat.st_mode)
+        if os.listdir(folder) or not (fill_it or (mode, uid, gid) != (0o755, 0, 0)):
+            return
+        tree = self._executor.store.new_layer()
+        try:
+            if fill_it:
+                self._fill(tree, one.items[0])
+            owners.give(tree, uid, gid)
+            os.chmod(tree, mode)
+            with contextlib.suppress(OSError):  # not empty any more: somebody else was faster
+                os.rename(tree, folder)
+        finally:
+            self._executor.store.discard(tree)
 
 
 def _holds_this_machine(item: CopyItem, to_read: bool) -> bool:

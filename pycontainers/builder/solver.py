@@ -90,12 +90,12 @@ class _Solver:
         self.cancellation = Cancellation()
         self.origins = Origins(request, plan, store, pull, self.cancellation)
         self.cache = BuildCache(store, elsewhere)
+        self.told: queue.SimpleQueue[Event | _Outcome] = queue.SimpleQueue()
         self.steps = Steps(
             self.origins, self.cache, Executor(store, runner, self.cancellation, request.epoch),
             Explainer(store.cache_facts()) if request.explain else None,
-            threading.Semaphore(request.parallel or max(4, os.cpu_count() or 1)),
+            threading.Semaphore(request.parallel or max(4, os.cpu_count() or 1)), self.told.put,
         )  # fmt: skip
-        self.told: queue.SimpleQueue[Event | _Outcome] = queue.SimpleQueue()
         self.elsewhere = elsewhere
         if elsewhere is not None:
             elsewhere.tell = self.told.put

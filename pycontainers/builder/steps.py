@@ -9,12 +9,12 @@ import posixpath
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import BuildError, CommandNotExecutable, CommandNotFound, ContainersError, near
+from ..errors import BuildError, CommandNotExecutable, CommandNotFound, near
 from ..events import Event, Note, StepOutput
 from ..images.store import Layer
 from ..linux import trees
@@ -22,7 +22,6 @@ from . import instructions as ins
 from . import remote
 from .archives import marked
 from .cache import BuildCache, Definition
-from .cancellation import Cancelled
 from .certificates import Certificates
 from .context import Context
 from .copying import CopyWork
@@ -32,6 +31,7 @@ from .history import copied
 from .ignore import PatternError, has_wildcard
 from .origins import Origin, Origins
 from .parser import Raw
+from .placed import placed
 from .plan import Stage
 from .run_mounts import RunMounts, Wanted
 from .selecting import digest, digests, select
@@ -55,14 +55,18 @@ Making = Generator[Event, None, Layer]
 
 
 class Steps:
-    """Does the steps of all stages, each called from its stage's thread. ``slots`` bounds how many are at work at a time."""
+    """Does the steps of all stages, each called from its stage's thread. ``slots`` bounds how many are at work at a time.
+
+    ``tell`` takes an event at once, also from within something that waits.
+    """
 
     def __init__(
-        self, origins: Origins, cache: BuildCache, executor: Executor, explainer: Explainer | None, slots: threading.Semaphore
-    ) -> None:
+        self, origins: Origins, cache: BuildCache, executor: Executor, explainer: Explainer | None, slots: threading.Semaphore,
+        tell: Callable[[Event], None],
+    ) -> None:  # fmt: skip
         self._origins, self._cache, self._executor, self._explainer, self._slots = origins, cache, executor, explainer, slots
         self._request = origins.request
-        self._mounts = RunMounts(origins, cache, executor)
+        self._mounts = RunMounts(origins, cache, executor, tell)
         self._certificates = Certificates() if self._request.host_certificates else None
 
     def perform(self, stage: Stage, state: StageState, item: ins.Instruction, index: int) -> Step:
@@ -105,6 +109,8 @@ class Steps:
             "command": argv, "environment": dict(sorted(env.items())), "workdir": state.workdir, "user": state.user, "network": network,
             "mounts": [one.part() for one in wanted], **({"script": item.script.content} if item.script else {}),
             **({"epoch": request.epoch} if request.epoch is not None else {}),
+            **({"surroundings": [request.extra_hosts, request.shm_size, [[one.name, one.soft, one.hard] for one in request.ulimits]]}
+               if request.extra_hosts or request.shm_size or request.ulimits else {}),
         }  # fmt: skip
         definition = Definition("run", state.chain_id, parts, item.raw.original, lambda: _files(wanted))
         command = Command(
@@ -120,9 +126,7 @@ class Steps:
         self, state: StageState, item: ins.Run, command: Command, wanted: list[Wanted], index: int
     ) -> Generator[Event, None, Layer]:
         raw, tail = item.raw, deque[bytes]()
-        report: list[Event] = []
-        with placed(raw), self._mounts.ready(wanted, report) as (mounts, files, env):
-            yield from report
+        with placed(raw), self._mounts.ready(wanted) as (mounts, files, env):
             if item.script is not None:
                 script = PrivateFile(command.argv[-1], item.script.content.encode(), program=True, mode=0o755)
                 files = [*files, script]
@@ -312,19 +316,6 @@ class _Place:
     text: str
     offset: int
     path: str
-
-
-@contextlib.contextmanager
-def placed(raw: Raw, offset: int = 0) -> Iterator[None]:
-    """Turns an error without a place into one at this instruction."""
-    try:
-        yield
-    except (BuildError, Cancelled):
-        raise
-    except ContainersError as error:
-        raise raw.error(f"{raw.keyword}: {error.message}", error.hint, offset=offset) from None
-    except OSError as error:
-        raise raw.error(f"{raw.keyword}: {error.strerror}: {error.filename}", "check that it can be read", offset=offset) from None
 
 
 def _files(wanted: list[Wanted]) -> dict[str, str]:

@@ -163,3 +163,39 @@ def test_this_machines_system_is_bound_and_never_copied(build: Any) -> None:
         with pytest.raises(BuildError, match="this machine's own system") as caught:
             build(unique(f"{made}FROM host\nRUN --mount=from=made,source={source},target=/whole{more} true\n"))
         assert "source=/srv" in caught.value.hint
+
+
+def test_one_cache_at_two_places_and_two_caches_in_any_order_are_no_circle(begin: Any) -> None:
+    """Each is held once, and all in one order."""
+    two = "--mount=type=cache,target=/{0},id={0},sharing=locked "
+    text = unique(
+        "FROM host AS one\nRUN --mount=type=cache,target=/x,id=a --mount=type=cache,target=/y,id=a,sharing=locked echo 1 > /x/f; cat /y/f\n"
+        f"RUN {two.format('a')}{two.format('b')}sleep .2; echo {time.time_ns()}\n"
+        f"FROM host AS two\nRUN {two.format('b')}{two.format('a')}sleep .2; echo {time.time_ns()}\n"
+        "FROM scratch\nCOPY --from=one /etc/passwd /1\nCOPY --from=two /etc/passwd /2\n"
+    )
+    assert b"1\n" in begin(text)().output
+
+
+def test_what_a_cache_begins_with_is_put_together_where_no_command_can_reach(
+    build: Any, begin: Any, engine: NativeEngine, tmp_path: Path
+) -> None:
+    """A command that shares the cache puts links in the way, again and again, while another one's cache is filled from a stage."""
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    id = f"race{time.time_ns()}"
+    evil = (
+        "import os, time\nend = time.time() + 3\nwhile time.time() < end:\n for name in os.listdir('/c'):\n"
+        "  if os.path.islink('/c/' + name): continue\n"
+        f"  os.rename('/c/' + name, '/c/' + name + str(time.time_ns())); os.symlink('{victim}', '/c/' + name)\n"
+    )
+    built = begin(
+        unique(
+            f"FROM host AS src\nRUN mkdir -p /big/sub && cd /big/sub && seq 1 3000 | xargs touch\n"
+            f"FROM host AS evil\nRUN --mount=type=cache,id={id},target=/c <<EOF\n#!/usr/bin/env python3\n{evil}\nEOF\n"
+            f"FROM host AS b\nCOPY --from=src /etc/passwd /\nRUN sleep .5\n"
+            f"RUN --mount=type=cache,id={id},target=/c,from=src,source=/big ls /c | wc -l\n"
+            "FROM scratch\nCOPY --from=evil /etc/passwd /1\nCOPY --from=b /etc/passwd /2\n"
+        )
+    )()
+    assert os.listdir(victim) == [] and built.image is not None
