@@ -127,7 +127,9 @@ def clone(
         git("checkout", "--quiet", "--force", "--detach", commit)
         if submodules and wanted.submodules and os.path.lexists(f"{path}/.gitmodules"):
             git("submodule", "--quiet", "update", "--init", "--recursive", "--force")
-    if not kept:
+    if kept:
+        git.forget_passwords()
+    else:
         _without_git(path)
     return Clone(path, wanted.name, commit, wanted.subdir, kept and not wanted.subdir)
 
@@ -212,6 +214,17 @@ class _Git:
             raise CopyError(f"{_shown(wanted.remote)} has no commit {found}", "check its name")
         return commit.strip()
 
+    def forget_passwords(self) -> None:
+        """In .git, which becomes a part of the image: git writes addresses with what is secret in them, those of submodules too."""
+        for folder, _, names in os.walk(f"{self.path}/.git"):
+            if "config" not in names or "HEAD" not in names:
+                continue
+            config = f"{folder}/config"
+            rows = self("config", "--file", config, "-z", "--get-regexp", r"^(remote|submodule)\..*url$", may_fail=True) or ""
+            for name, _, address in (row.partition("\n") for row in rows.split("\0")):
+                if address != (plain := _without_password(address)):
+                    self("config", "--file", config, name, plain)
+
     def _all(self) -> None:
         self("fetch", "--quiet", "--", "origin", "+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
 
@@ -233,3 +246,10 @@ def _shown(address: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}" if separator else address
 
 
+def _without_password(address: str) -> str:
+    """The same for git's use: over ssh the user's name is needed, and no secret. Over http a name alone may be a token."""
+    if not address.startswith("ssh://"):
+        return _shown(address)
+    host, slash, path = address.removeprefix("ssh://").partition("/")
+    user, at, host = host.rpartition("@")
+    return f"ssh://{user.partition(':')[0]}{at}{host}{slash}{path}"

@@ -293,6 +293,30 @@ def test_without_git_it_is_said(served, clone, monkeypatch):
         clone(f"{served.daemon}/app.git")
 
 
+def test_a_kept_git_folder_has_no_password(served, clone):
+    inner = make(served.work("deepest"), "i")
+    served.commit(inner)
+    served.publish(inner, "deepest")
+    middle = make(served.work("middle"), "m")
+    run(middle, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"{served.daemon}/deepest.git", "sub")
+    run(middle, "config", "-f", ".gitmodules", "submodule.sub.url", "../deepest.git")
+    served.commit(middle)
+    served.publish(middle, "middle")
+    outer = make(served.work("outermost"), "o")
+    run(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", f"{served.daemon}/middle.git", "sub")
+    run(outer, "config", "-f", ".gitmodules", "submodule.sub.url", "../middle.git")
+    served.commit(outer)
+    served.publish(outer, "outermost")
+    got = clone(served.http.replace("//", "//user:T0KEN@") + "/outermost.git", keep_git_dir=True)
+    top = Path(got.node.path)
+    assert (top / "sub/sub/i").exists()
+    for path in top.rglob("*"):
+        assert not path.is_file() or b"T0KEN" not in path.read_bytes(), path
+    for folder, name in ((top, "outermost"), (top / "sub", "middle"), (top / "sub/sub", "deepest")):
+        assert run(folder, "remote", "get-url", "origin") == f"{served.http}/{name}.git"
+    assert run(top, "config", "submodule.sub.url") == f"{served.http}/middle.git"
+
+
 # -- named contexts
 
 
@@ -317,6 +341,8 @@ def test_named_contexts(served, tmp_path):
     assert [item.name for item in select(source, "*")] == ["a"] and key.startswith("sha256:")
     (served.top / "plain").write_text("x")
     assert names(f"{served.http}/plain") == ["plain"]
+    (served.top / "other").write_text("x")
+    assert remote.of(f"{served.http}/plain", fresh, lambda: None)[1] != remote.of(f"{served.http}/other", fresh, lambda: None)[1]
     for text in (str(tmp_path / "nowhere"), "ftp://x/y", "github.com.example/x"):
         with pytest.raises(NotFound):
             remote.of(text, fresh, lambda: None)
