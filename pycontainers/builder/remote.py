@@ -87,7 +87,7 @@ def of(text: str, folder: Callable[[], str], check: Callable[[], None]) -> tuple
         got = fetch(text, folder(), checksum="", epoch=None, check=check)
         item = CopyItem(got.name, got.node, got.source)
         if not is_archive(item):
-            return got.source, got.key
+            return got.source, f"{got.key}:{got.name}"  # a tree with one file: what it is called is a part of the content
         tree = folder()
         writer = LayerWriter(View(Rootfs((), ("/",), {})), tree, None)
         unpack(writer, item, "/", check)
