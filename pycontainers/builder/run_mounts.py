@@ -99,7 +99,8 @@ class RunMounts:
             raise raw.error("source of a cache mount without from", "from=STAGE says whose folder it begins with", flag=mount.flag)
         path = "/" + posixpath.normpath("/" + source).lstrip("/")
         origin = yield from self._origins.files(raw, mount.origin, mount.flag, sources)
-        items = select(origin.source, path, parents=False, exclude=())
+        with placed(raw):
+            items = select(origin.source, path, parents=False, exclude=())
         if not items:
             raise raw.error(f"{source or '/'} is not in {origin.title}", "source is a path from its root", flag=mount.flag)
         if _holds_this_machine(items[0], mount.type == "bind" and mount.read_only):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ..errors import BuildError, CommandNotExecutable, CommandNotFound, near
+from ..errors import BuildError, CommandNotExecutable, CommandNotFound, ImageError, near
 from ..events import Event, Note, StepOutput
 from ..images.store import Layer
 from ..linux import trees
@@ -161,7 +161,8 @@ class Steps:
     def _workdir(self, stage: Stage, state: StageState, item: ins.Workdir) -> Step:
         written = state.set_workdir(item.raw, item.path)
         path = _absolute("/", written).rstrip("/") or "/"
-        node = state.view.lookup(path, follow=True)
+        with placed(item.raw):
+            node = state.view.lookup(path, follow=True)
         created_by = f"WORKDIR {written}"
         if node is not None:
             if not stat.S_ISDIR(node.stat.st_mode):
@@ -255,7 +256,7 @@ class Steps:
         raw, source = item.raw, origin.source
         try:
             found = select(source, place.path, parents=item.parents, exclude=exclude)
-        except (PatternError, CopyError) as error:
+        except (PatternError, CopyError, ImageError) as error:  # a link that leads to itself is the image's
             raise raw.error(error.message, error.hint, offset=place.offset) from None
         if not found and has_wildcard(place.path):
             yield Note(f"line {raw.line}: nothing matches {place.text}")

@@ -199,3 +199,14 @@ def test_what_a_cache_begins_with_is_put_together_where_no_command_can_reach(
         )
     )()
     assert os.listdir(victim) == [] and built.image is not None
+
+
+def test_a_link_to_itself_is_an_error_at_its_place(build: Any) -> None:
+    made = "FROM host AS made\nRUN ln -s /loop /loop\n"
+    for line in (
+        "FROM host\nCOPY --from=made /loop /x",
+        "FROM made\nWORKDIR /loop",
+        "FROM host\nRUN --mount=from=made,source=/loop,target=/x true",
+    ):
+        with pytest.raises(BuildError, match=r"Dockerfile:5:.*more than 40 links"):
+            build(unique(f"{made}{line}\n"))
