@@ -38,6 +38,7 @@ from .tree import (
 
 _STAGE = re.compile(r"[a-z][a-z0-9._-]*")
 _HEALTH_TIMES = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod", "start-interval": "StartInterval"}
+_LONGEST_NAME = 255  # bytes: NAME_MAX
 _SHORTEST = 10**6
 """Nanoseconds: a health check's times are 0 or at least this (Docker's API)."""
 
@@ -120,8 +121,17 @@ def _heredoc_script(raw: Raw) -> tuple[Heredoc | None, str]:
         return None, "\n".join([raw.arguments, *(heredoc.raw + heredoc.name for heredoc in raw.heredocs)])
     if not only.raw.startswith("#!") or "\n" not in only.content:
         return None, only.content
+    _needs_file_name(raw, only, 0)
     # A script with its own interpreter: a file that is there while it runs, which the kernel gives to the interpreter (as BuildKit).
     return only, f"{SCRIPTS}/{only.name}"
+
+
+def _needs_file_name(raw: Raw, heredoc: Heredoc, offset: int) -> None:
+    """:raises BuildError: the here-document becomes a file of its name, and that is none."""
+    name = heredoc.name
+    if name in ("", ".", "..") or "/" in name or "\0" in name or len(name.encode()) > _LONGEST_NAME:
+        raise raw.error(f"the here-document {name[:80]!r} is not the name of a file", f"for example: {raw.keyword} <<app.conf"
+                        + (" /etc/app.conf" if raw.keyword != "RUN" else ""), offset=offset)
 
 
 def _copy(raw: Raw) -> Instruction:
@@ -148,11 +158,12 @@ def _copy(raw: Raw) -> Instruction:
     contents = {heredoc.name: heredoc for heredoc in raw.heredocs}
     inline: list[Heredoc] = []
     sources: list[str] = []
-    for word, _ in words[:-1]:
+    for word, offset in words[:-1]:
         mark = heredoc_mark(word)
         if mark is None:
             sources.append(word)
         else:
+            _needs_file_name(raw, mark, offset)
             inline.append(contents.get(mark.name, mark))
     return Copy(raw, tuple(sources), tuple(inline), destination, stage, flags.text("chown"), flags.text("chmod"), add,
                 flags.switch("link"), flags.switch("parents"), flags.many("exclude"), flags.text("checksum"),

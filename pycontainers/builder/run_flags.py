@@ -5,6 +5,7 @@ https://docs.docker.com/reference/dockerfile/#run---mount. Fields are CSV (a val
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,9 @@ _FIELD = re.compile(r'"((?:[^"]|"")*)"|[^",\r\0]*')
 _TEXTS = frozenset({"target", "source", "from", "id", "env"})
 _NUMBERED = frozenset({"cache", "secret", "ssh"})
 """Types whose mounts have an owner and a mode of their own."""
+
+_MOST_MODE, _MOST_ID = 0o7777, (1 << 32) - 2  # all 32 bits set mean "none" to chown(2)
+_SECRETS = "/run/secrets"
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,11 @@ class _Fields:
 
     def _number(self, key: str, value: str, base: int) -> None:
         digits = "[0-7]" if base == 8 else "[0-9]"
-        if not re.fullmatch(f"{digits}{{1,40}}", value) or int(value, base) >= 1 << 32:
+        if not re.fullmatch(f"{digits}{{1,40}}", value):
             raise self.error(f"{key}={value[:40]} is not a number", f"for example: {key}={'0755' if base == 8 else '1000'}")
+        if int(value, base) > (_MOST_MODE if base == 8 else _MOST_ID):
+            raise self.error(f"{key}={value[:40]} is too great", f"at most {'07777' if base == 8 else _MOST_ID}; "
+                             f"for example: {key}={'0755' if base == 8 else '1000'}")
         self._set(**{key: int(value, base)})
 
     def made(self) -> RunMount:
@@ -198,3 +205,9 @@ class _Fields:
             raise self.error("a secret has neither id nor target", "for example: type=secret,id=token")
         if mount.source and mount.id:
             raise self.error("a secret has both source and id", "keep id")
+        id = mount.id or mount.source
+        name = posixpath.basename(id.rstrip("/"))
+        if id and not mount.target and not mount.env and (name in ("", ".", "..") or "\0" in name):
+            raise self.error(f"a secret with the id {id[:80]!r} has no place in {_SECRETS}", "say where: target=/run/secrets/token")
+        # BuildKit's place for an id with folders in it. The id itself stays what --secret names.
+        self._set(id=id, target=f"{_SECRETS}/{name}" if "/" in id and not mount.target and not mount.env else mount.target)

@@ -32,6 +32,15 @@ PROXY_ARGUMENTS = frozenset(
 _MAX_PORTS = 65536
 
 
+def _encoded(raw: Raw, text: str) -> bytes:
+    """:raises BuildError: it is no UTF-8, as the environment of a base image may not be."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0) : error.end + 20]
+        raise raw.error(f"{raw.keyword} has a value that is not UTF-8: {around!r}", "look at the variables in it", offset=0) from None
+
+
 class StageState:
     """One stage under construction. ``base`` is the image that it began with, or the state of another stage's end."""
 
@@ -101,18 +110,19 @@ class StageState:
         self._note_undefined(raw, found)
         if "\0" in found.text:
             raise raw.error(f"{raw.keyword} has a NUL character", "remove it", offset=0)
+        _encoded(raw, found.text)
         return found.text
 
     def document(self, raw: Raw, heredoc: Heredoc) -> bytes:
         """The content of a here-document that is copied. :raises BuildError:"""
         if not heredoc.expand:
-            return heredoc.content.encode()
+            return _encoded(raw, heredoc.content)
         try:
             found = examine(heredoc.content, self.values, keep_quotes=True)
         except ExpansionError as error:
             raise raw.error(f"here-document {heredoc.name}: {error.message[:200]}", error.hint) from None
         self._note_undefined(raw, found)
-        return found.text.encode()
+        return _encoded(raw, found.text)
 
     def _note_undefined(self, raw: Raw, found: Expanded) -> None:
         for name in sorted(found.missing - self._declared.keys()):

@@ -143,6 +143,11 @@ def test_triggers_stand_where_the_from_stands():
     ("type=secret,id=a,target=/b,required,mode=0400", {"type": "secret", "id": "a", "target": "/b", "required": True, "mode": 0o400,
                                                        "read_only": True}),
     ("type=secret,id=a,env=TOKEN,required=false", {"type": "secret", "id": "a", "env": "TOKEN", "read_only": True}),
+    ("type=secret,id=../../s", {"type": "secret", "id": "../../s", "target": "/run/secrets/s", "read_only": True}),
+    ("type=secret,id=a/b,target=/c,mode=07777,gid=4294967294", {"type": "secret", "id": "a/b", "target": "/c", "mode": 0o7777,
+                                                                "gid": 4294967294, "read_only": True}),
+    ("type=secret,id=..,env=T", {"type": "secret", "id": "..", "env": "T", "read_only": True}),
+    ("type=secret,source=a", {"type": "secret", "id": "a", "source": "a", "read_only": True}),
     ("type=ssh,required=true", {"type": "ssh", "required": True, "read_only": True}),
     ('type=bind,"target=/a,b"', {"type": "bind", "target": "/a,b", "read_only": True}),
     ("type=bind", {"type": "bind", "read_only": True}),
@@ -160,6 +165,10 @@ def test_mounts(text, expected):
     ("type=tmpfs,target=/a,mode=1", "mode is not for", "cache"),
     ("type=bind,target=/a,uid=1", "uid is not for", "cache"), ("type=cache,target=/a,mode=9", "mode=9", "0755"),
     ("type=cache,target=/a,uid=x", "uid=x", "1000"), ("type=cache,target=/a,gid=4294967296", "gid=4294967296", "1000"),
+    ("type=secret,id=a,mode=37777777777", "mode=37777777777 is too great", "07777"),
+    ("type=cache,target=/a,mode=10000", "mode=10000", "07777"),
+    ("type=cache,target=/a,uid=4294967295", "uid=4294967295", "4294967294"),
+    ("type=secret,id=../..", "'../..' has no place", "target=/run"), ("type=secret,id=/", "'/' has no place", "target=/run"),
     ("type=cache,target=/a,size=1m", "size is not for type=cache", "tmpfs"),
     ("size=1m,type=tmpfs,target=/a", "size is not for type=bind", "before"),
     ("type=tmpfs,target=/a,size=x", "size=x", "64m"), ("type=cache,target=/a,required", "required is not for", "secret"),
@@ -245,6 +254,15 @@ def test_copied_here_documents():
     assert [h.content for h in one("COPY <<x <<x /c/\n1\nx\n2\nx").inline] == ["2\n", "2\n"]  # BuildKit's way with one name for two
     assert [(h.name, h.content) for h in one('COPY ["<<x", "/c"]').inline] == [("x", "")]
     assert "destination" in failure("COPY a <<x\n1\nx").message
+
+
+@pytest.mark.parametrize("name", ["../../evil", ".", "..", "a/b", "/", "x" * 256])
+def test_here_documents_that_are_files_have_names_of_files(name):
+    for line, column in ((f"COPY a <<{name} /d/", 8), (f"ADD <<'{name}' /d/", 5)):
+        error = failure(f"{line}\nx\n{name}")
+        assert "is not the name of a file" in error.message and error.column == column and error.hint.endswith("<<app.conf /etc/app.conf")
+    assert "is not the name" in failure(f"RUN <<{name}\n#!/bin/x\na\n{name}").message
+    assert one(f"RUN <<{name}\na\n{name}").command.words == ("a\n",)  # the shell's own: no file
 
 
 # -- the others
