@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 
 from ..errors import NotFound, UsageError
-from ..images.view import Node, Rootfs, View
+from ..images.view import Known, Node, Rootfs, View
 from ..linux import mounts
 from .digests import DigestCache
 from .ignore import DROP, KEEP, Filter, Ignore, has_wildcard
@@ -195,11 +195,11 @@ class _Laid(View):
                 path = above
         self._stamp = time.time_ns()
 
-    def _at(self, real: str) -> Node | None:
+    def at(self, real: str, known: Known | None = None) -> Node | None:
         content = self.files.get(real)
         if content is not None:
             return Node("", real, self._status(stat.S_IFREG | 0o644, len(content)))
-        node = super()._at(real)
+        node = super().at(real, known)
         if real in self.laid and (node is None or not stat.S_ISDIR(node.stat.st_mode)):
             return Node("", real, self._status(stat.S_IFDIR | 0o755, 0))
         if node is not None and self.files and self._covered(real):

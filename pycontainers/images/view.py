@@ -7,14 +7,18 @@ the host.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ImageError
 from ..linux import idmap
 
+#: Folder inside → where on the host its parts lie, newest first.
+Known = dict[str, list[str]]
 _LINKS = 40  # as the kernel (ELOOP)
 
 
@@ -72,37 +76,43 @@ class View:
 
     def __init__(self, rootfs: Rootfs) -> None:
         self.rootfs = rootfs
+        #: Folders that are an overlay each, and where on the host their parts lie, newest first.
+        self._roots: dict[str, list[str]] = {}
+        for folder in {"/", *rootfs.folders}:
+            places = [layer + folder.rstrip("/") for layer in reversed(rootfs.layers)]
+            base = [rootfs.base[folder].rstrip("/") or "/"] if folder in rootfs.base else []
+            self._roots[folder] = [*places, *base]
 
     def lookup(self, path: str, follow: bool = False) -> Node | None:
         """The entry at ``path`` (absolute, inside), None when there is none. Links in the parents are resolved; the last one too
         with ``follow``.
         """
-        real = self.resolve(path) if follow else self._parent(path)
-        return self._at(real)
+        known: Known = {}
+        real = self._resolve(path, known) if follow else self._parent(path, known)
+        return self.at(real, known)
 
     def resolve(self, path: str) -> str:
         """``path`` with every link resolved inside the image; parts that do not exist are kept. :raises ImageError: a loop."""
-        done = "/"
-        rest = [part for part in path.split("/") if part not in ("", ".")]
-        links = 0
-        while rest:
-            part = rest.pop(0)
-            if part == "..":
-                done = os.path.dirname(done)
+        return self._resolve(path, {})
+
+    def at(self, real: str, known: Known | None = None) -> Node | None:
+        """The entry at a path without links in its parents.
+
+        :param known: what was looked at on the way; the caller gives it again for what lies below, as long as nothing changes there.
+        """
+        known = {} if known is None else known
+        if real in self._roots or os.path.dirname(real) in known:
+            return self._one(real, known)
+        node = self._one("/", known)
+        path = ""
+        for part in real.strip("/").split("/"):
+            path = f"{path}/{part}"
+            if path in known and path != real:
                 continue
-            candidate = f"{done.rstrip('/')}/{part}"
-            node = self._at(candidate)
-            if node is not None and stat.S_ISLNK(node.stat.st_mode):
-                links += 1
-                if links > _LINKS:
-                    raise ImageError(f"{path}: more than {_LINKS} links in the image", "a link points to itself")
-                target = os.readlink(node.path)
-                rest = [p for p in target.split("/") if p not in ("", ".")] + rest
-                if target.startswith("/"):
-                    done = "/"
-                continue
-            done = candidate
-        return done
+            node = self._one(path, known)
+            if node is None and self._nothing_below(path):
+                return None
+        return node
 
     def read(self, path: str, limit: int = 1 << 20) -> bytes:
         """Content of a regular file, at most ``limit`` bytes. :raises FileNotFoundError: none there, or not a regular file."""
@@ -117,21 +127,17 @@ class View:
 
     def listdir(self, path: str) -> list[str]:
         """Names in a folder, sorted. :raises FileNotFoundError: no folder there."""
-        real = self.resolve(path)
-        node = self._at(real)
+        known: Known = {}
+        real = self._resolve(path, known)
+        node = self.at(real, known)
         if node is None or not stat.S_ISDIR(node.stat.st_mode):
             raise FileNotFoundError(2, "no such folder in the image", path)
         hidden: set[str] = set()
         names: set[str] = set()
-        for place in self._stack(real):
-            entry, ended = place.find(real)
-            if entry is not None and not stat.S_ISDIR(entry.stat.st_mode):
-                break
-            for item in os.scandir(place.path) if entry is not None else ():
+        for folder in known.get(real, ()):
+            for item in os.scandir(folder):
                 if item.name not in hidden and item.name not in names:
                     (hidden if is_whiteout(item.stat(follow_symlinks=False)) else names).add(item.name)
-            if ended:
-                break
         return sorted(names)
 
     def whole(self, node: Node) -> str | None:
@@ -140,66 +146,72 @@ class View:
             return node.path
         if any(folder.startswith(node.real.rstrip("/") + "/") for folder in self.rootfs.folders if folder != "/"):
             return None
-        found = 0
-        for place in self._stack(node.real):
-            entry, ended = place.find(node.real)
-            found += entry is not None
-            if ended:
-                break
-        return node.path if found == 1 else None
+        known: Known = {}
+        self.at(node.real, known)
+        return node.path if len(known.get(node.real, ())) == 1 else None
 
-    def _parent(self, path: str) -> str:
+    def _resolve(self, path: str, known: Known) -> str:
+        done = "/"
+        rest = deque(part for part in path.split("/") if part not in ("", "."))
+        links = 0
+        while rest:
+            part = rest.popleft()
+            if part == "..":
+                done = os.path.dirname(done)
+                continue
+            candidate = f"{done.rstrip('/')}/{part}"
+            node = self.at(candidate, known)
+            if node is None and ".." not in rest and self._nothing_below(candidate):
+                return "/".join([candidate, *rest])
+            if node is not None and stat.S_ISLNK(node.stat.st_mode):
+                links += 1
+                if links > _LINKS:
+                    raise ImageError(f"{path}: more than {_LINKS} links in the image", "a link points to itself")
+                target = os.readlink(node.path)
+                rest.extendleft(reversed([p for p in target.split("/") if p not in ("", ".")]))
+                if target.startswith("/"):
+                    done = "/"
+                continue
+            done = candidate
+        return done
+
+    def _parent(self, path: str, known: Known) -> str:
         clean = "/" + "/".join(part for part in path.split("/") if part not in ("", "."))
         folder, name = os.path.split(clean)
-        return clean if clean == "/" or name == ".." else f"{self.resolve(folder).rstrip('/')}/{name}"
+        if clean == "/" or name == "..":
+            return self._resolve(clean, known)
+        return f"{self._resolve(folder, known).rstrip('/')}/{name}"
 
-    def _stack(self, real: str) -> list[_Place]:
-        """Where an entry can lie on the host, newest layer first; below each, the roots down to it can hide it."""
-        folder = "/"
-        for candidate in self.rootfs.folders:
-            if candidate != "/" and (real == candidate or real.startswith(candidate + "/")) and len(candidate) > len(folder):
-                folder = candidate
-        inside = real if folder == "/" else real[len(folder) :]
-        prefix = "" if folder == "/" else folder
-        roots = [layer + prefix for layer in reversed(self.rootfs.layers)]
-        if folder in self.rootfs.base:
-            roots.append(self.rootfs.base[folder].rstrip("/") or "/")
-        return [_Place(root, inside.strip("/")) for root in roots]
+    def _nothing_below(self, missing: str) -> bool:
+        """Is nothing below what is not there? Another overlay may be."""
+        return not any(folder.startswith(f"{missing}/") for folder in self._roots)
 
-    def _at(self, real: str) -> Node | None:
-        """Walk the layers from the newest; within one, a whiteout, a non-folder or an opaque folder on the way ends the search."""
-        for place in self._stack(real):
-            node, ended = place.find(real)
-            if node is not None or ended:
-                return node
-        return None
-
-
-@dataclass(frozen=True)
-class _Place:
-    root: str
-    inside: str
-
-    @property
-    def path(self) -> str:
-        return f"{self.root}/{self.inside}" if self.inside else self.root
-
-    def find(self, real: str) -> tuple[Node | None, bool]:
-        """(entry, whether what lies in older layers is hidden)."""
-        current = self.root
-        parts = self.inside.split("/") if self.inside else []
-        ended = False
-        for index in range(len(parts) + 1):
+    def _one(self, real: str, known: Known) -> Node | None:
+        """One step of the way down, in all layers at once, newest first: a whiteout, a non-folder or an opaque folder hides older ones."""
+        if real in self._roots:
+            places = self._roots[real]
+        else:
+            above, name = os.path.split(real)
+            places = [f"{folder}/{name}" for folder in known[above]]
+        node, folders = None, []
+        for place in places:
             try:
-                found = os.lstat(current)
-            except (FileNotFoundError, NotADirectoryError):
-                return None, ended
+                found = os.lstat(place)
+            except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in its name
+                continue
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                continue
             if is_whiteout(found):
-                return None, True
-            if index == len(parts):
-                return Node(current, real, found), ended or not stat.S_ISDIR(found.st_mode) or is_opaque(current)
-            if not stat.S_ISDIR(found.st_mode):
-                return None, True
-            ended = ended or is_opaque(current)
-            current = f"{current}/{parts[index]}"
-        return None, ended
+                break
+            folder = stat.S_ISDIR(found.st_mode)
+            if node is None:
+                node = Node(place, real, found)
+            if not folder:
+                break
+            folders.append(place)
+            if place is not places[-1] and is_opaque(place):
+                break
+        known[real] = folders
+        return node

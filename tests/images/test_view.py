@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,24 @@ def test_a_pipe_is_not_read(view: View) -> None:
 
 def test_reading_ends_at_the_limit(view: View) -> None:
     assert view.read("/f", 2) == b"ba"
+
+
+def test_names_that_no_file_can_have_are_not_found(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    view = View(Rootfs((str(tmp_path),), ("/",), {}))
+    for name in ("n" * 256, "a\0b", "a/" * 3000, "/".join(["x" * 200] * 30)):
+        for folder in ("/", "/d/", "/nowhere/"):
+            assert view.lookup(folder + name) is None and view.lookup(folder + name, follow=True) is None
+    assert view.lookup("/d/..") == view.lookup("/") and view.lookup("/..") == view.lookup("/")
+
+
+def test_deep_folders_are_found_in_no_time(tmp_path: Path) -> None:
+    layers = tuple(str(tmp_path / f"layer{number}") for number in range(5))
+    deep = "/".join(["a"] * 500)
+    for layer in layers:
+        os.makedirs(f"{layer}/{deep}")
+    view = View(Rootfs(layers, ("/",), {}))
+    began = time.process_time()
+    assert view.lookup(f"/{deep}/x", follow=True) is None and view.lookup(f"/{deep}", follow=True) is not None
+    assert view.lookup("/n/" + "a/" * 50_000) is None
+    assert time.process_time() - began < 1
