@@ -197,7 +197,9 @@ def build(
     :raises BuildError: with the line that is wrong or failed.
     """
     engine = native_engine()
-    request = build_request(dockerfile, (tag,) if isinstance(tag, str) and tag else tuple(tag), None, **options)
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress={progress!r} cannot be called", "a function that takes an event: progress=print")
+    request = build_request(dockerfile, () if tag is None or tag == "" else tag, None, **options)
     written, request = outputs(output, request)
     try:
         return Image(engine, finish(build_and_write(engine, request, Outputs(written)), progress))

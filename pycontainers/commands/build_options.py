@@ -12,11 +12,12 @@ import posixpath
 import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 from ..errors import NotFound, UsageError, near
 from ..linux.cgroups.limits import parse_size
 from ..protocol import BuildRequest, Ulimit
+from .build_kinds import checked, encoded, sound
 from .file_sets import inline_path
 from .options import Pairs, Words, pairs
 from .settings import host_list, several, ulimit_list
@@ -80,6 +81,8 @@ def build_request(
     for word in options:
         if word not in known:
             raise UsageError(f"there is no option {word!r}", near(word, known) or "see: help(pycontainers.build)")
+    dockerfile, tags = checked("dockerfile", dockerfile), several(checked("tag", tags))
+    options = cast(BuildOptions, {word: checked(word, value) for word, value in options.items()})
     files = file_contents(options.get("files"))
     context = options.get("context")
     text, folder, path = _dockerfile(dockerfile, context, files)
@@ -87,13 +90,15 @@ def build_request(
     arguments = build_arguments(options.get("build_args"), named)
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
         arguments.setdefault("SOURCE_DATE_EPOCH", epoch)  # docker build passes it on, too
-    shm_size = options.get("shm_size")
+    labels = pairs(options.get("labels"), "label")
+    sound(arguments, "build-arg")
+    sound(labels, "label")
     return BuildRequest(
         dockerfile=text,
         context=context_folder(folder if context is None else context),
-        tags=tuple(tags),
+        tags=tags,
         build_args=arguments,
-        labels=pairs(options.get("labels"), "label"),
+        labels=labels,
         target=options.get("target") or "",
         no_cache=bool(options.get("no_cache")),
         network=_network(options.get("network")),
@@ -104,7 +109,7 @@ def build_request(
         secrets=secret_contents(options.get("secrets"), named),
         ssh=ssh_agents(options.get("ssh")),
         platform=_platform(options.get("platform")),
-        no_cache_filter=tuple(name for text in several(options.get("no_cache_filter")) for name in text.split(",") if name),
+        no_cache_filter=tuple(name.lower() for text in several(options.get("no_cache_filter")) for name in text.split(",") if name),
         cache_from=tuple(_cache(text, "--cache-from", "src") for text in several(options.get("cache_from"))),
         cache_to=tuple(_cache(text, "--cache-to", "dest") for text in several(options.get("cache_to"))),
         explain=bool(options.get("explain")),
@@ -112,7 +117,7 @@ def build_request(
         parallel=_parallel(options.get("parallel")),
         host_certificates=bool(options.get("host_certificates")),
         extra_hosts=host_list(options.get("add_host")),
-        shm_size=None if shm_size is None else parse_size(shm_size, "--shm-size"),
+        shm_size=_shm_size(options.get("shm_size")),
         ulimits=ulimit_list(options.get("ulimits")),
     )
 
@@ -145,8 +150,12 @@ def read_dockerfile(path: str) -> tuple[str, str, str]:
     try:
         with open(path, "rb") as file:
             return os.path.dirname(path) or ".", file.read().decode("utf-8", "surrogateescape"), os.path.abspath(path)
-    except OSError as error:
-        raise NotFound(f"Dockerfile {path}: {error.strerror}", "give its text, its path, or its folder") from None
+    except (OSError, ValueError) as error:
+        raise NotFound(f"Dockerfile {path!r}: {_reason(error)}", "give its text, its path, or its folder") from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "no path of this machine is like that"
 
 
 def context_folder(context: str | os.PathLike[str]) -> str:
@@ -188,7 +197,11 @@ def file_contents(files: Mapping[str, Content] | None) -> dict[str, bytes]:
     for name, content in (files or {}).items():
         if not isinstance(content, str | bytes):
             raise UsageError(f"inline file {name!r} is a {type(content).__name__}", "its content, as text or bytes")
-        found[inline_path(name)] = content.encode() if isinstance(content, str) else content
+        if "\0" in name:
+            raise UsageError(f"inline file {name!r} has a NUL character", "remove it")
+        encoded(name, f"the name of inline file {name!r}", "rename it")
+        data = encoded(content, f"inline file {name!r}", "give bytes") if isinstance(content, str) else content
+        found[inline_path(name)] = data
     for path in found:
         folder = posixpath.dirname(path)
         while folder:
@@ -230,7 +243,10 @@ def secret_contents(values: Words | Mapping[str, Content | os.PathLike[str]], va
     found = {}
     if isinstance(values, Mapping):
         for name, value in values.items():
-            data = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else _secret_file(os.fspath(value), name)
+            if isinstance(value, os.PathLike):
+                data = _secret_file(os.fspath(value), name)
+            else:
+                data = _secret_text(value, name) if isinstance(value, str) else value
             found[str(name)] = _bounded(data, str(name))
         return found
     for text in several(values):
@@ -255,22 +271,26 @@ def _secret(text: str, variables: Variables) -> tuple[str, bytes]:
         variable, source = source or name, ""
     if not source and not variable:
         if (value := _named(name, variables, "--secret")) is not None:
-            return name, value.encode()
+            return name, _secret_text(value, name)
         source = name
     if variable:
         value = _named(variable, variables, "--secret")
         if value is None:
             raise UsageError(f"--secret {text!r}: there is no variable {variable}", f"set it in the environment, or {hint}")
-        return name, value.encode()
+        return name, _secret_text(value, name)
     return name, _secret_file(source, name)
+
+
+def _secret_text(text: str, name: str) -> bytes:
+    return encoded(text, f"--secret id={name}", "give bytes, or a file")
 
 
 def _secret_file(path: str, name: str) -> bytes:
     try:
         with open(os.path.expanduser(path), "rb") as file:
             return file.read(_SECRET_LIMIT + 1)
-    except OSError as error:
-        raise UsageError(f"--secret id={name}: {path}: {error.strerror}", "--secret id=NAME,src=FILE, or env=VARIABLE") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--secret id={name}: {path!r}: {_reason(error)}", "--secret id=NAME,src=FILE, or env=VARIABLE") from None
 
 
 def _bounded(data: bytes, name: str) -> bytes:
@@ -292,8 +312,9 @@ def ssh_agents(values: Words | Mapping[str, str]) -> dict[str, str]:
         path = os.path.abspath(os.path.expanduser(path))
         try:
             mode = os.stat(path).st_mode
-        except OSError as error:
-            raise UsageError(f"--ssh {text}: {path}: {error.strerror}", "the socket of an agent, or default for SSH_AUTH_SOCK") from None
+        except (OSError, ValueError) as error:
+            hint = "the socket of an agent, or default for SSH_AUTH_SOCK"
+            raise UsageError(f"--ssh {text!r}: {path!r}: {_reason(error)}", hint) from None
         if not stat.S_ISSOCK(mode):
             raise UsageError(f"--ssh {text}: {path} is not the socket of an agent", f"ssh-add {path}, and then --ssh {name or 'default'}")
         found[name or "default"] = path
@@ -306,13 +327,20 @@ def ssh_agents(values: Words | Mapping[str, str]) -> dict[str, str]:
 def fields(text: str, option: str, known: Sequence[str], hint: str) -> dict[str, str]:
     """``key=value,key=value``; a part with a comma in it is put in quotes (CSV), as Docker reads it. :raises UsageError: an unknown key."""
     found = {}
-    for item in next(csv.reader([text]), []):
+    for item in _csv(text, option, hint):
         key, equals, value = item.partition("=")
         key = key.strip().lower()
         if key not in known:
             raise UsageError(f"{option} {text!r}: unknown key {key!r}", near(key, known) or hint)
         found[key] = value if equals else "true"
     return found
+
+
+def _csv(text: str, option: str, hint: str) -> list[str]:
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        raise UsageError(f"{option} {text[:80]!r} is not one line of fields", hint) from None
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:
@@ -327,14 +355,27 @@ def _cache(text: str, option: str, place: str) -> str:
     if "=" not in text:
         return f"type=registry,ref={text}"
     parts = []
-    for item in next(csv.reader([text]), []):
-        key, equals, value = item.partition("=")
-        if key == place and equals:
+    hint = f"{option} type=local,{place}=FOLDER, or {option} type=registry,ref=NAME"
+    for item in _csv(text, option, hint):
+        key, _, value = item.partition("=")
+        key = key.strip().lower()
+        if key == place and not value:
+            raise UsageError(f"{option} {text!r}: {place} is empty", hint)
+        if key == place:
             item = f"{key}={os.path.abspath(os.path.expanduser(value))}"
         parts.append(f'"{item}"' if "," in item else item)
     if not any(part.startswith("type=") for part in parts):
-        raise UsageError(f"{option} {text!r} has no type", f"{option} type=local,{place}=FOLDER, or {option} type=registry,ref=NAME")
+        raise UsageError(f"{option} {text!r} has no type", hint)
     return ",".join(parts)
+
+
+def _shm_size(value: str | int | None) -> int | None:
+    if value is None:
+        return None
+    size = parse_size(value, "--shm-size")
+    if size <= 0:
+        raise UsageError(f"--shm-size {value!r} is not a size", "for example --shm-size 256m")
+    return size
 
 
 def _network(name: str | None) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from ..errors import UsageError, near
-from ..events import Done, Event, Work
+from ..errors import BuildError, UsageError, near
+from ..events import Done, Event, Note, Work
 from ..protocol import BuildRequest, Engine, ImageInfo
+from .build_kinds import checked
 from .build_options import fields
 from .options import Words
 from .settings import several
@@ -50,6 +51,8 @@ class Outputs:
 def parse_output(text: str | os.PathLike[str]) -> Output:
     """``FOLDER``, ``-`` (a tar to stdout) or ``type=…,dest=…``. :raises UsageError: a type or a destination that makes no sense."""
     text = os.fspath(text)
+    if not text:
+        raise UsageError("--output '' has no destination", _HINT)
     if "=" not in text:
         return Output("tar", "-") if text == "-" else _checked(Output("local", _absolute(text)), text)
     given = fields(text, "--output", _KEYS, _HINT)
@@ -82,6 +85,8 @@ def _flag(given: dict[str, str], key: str, text: str) -> bool:
 
 def _checked(output: Output, text: str) -> Output:
     """What would fail after a long build fails before it."""
+    if "\0" in text:
+        raise UsageError(f"--output {text!r} has a NUL character", _HINT)
     if output.type in ("oci", "local", "tar") and not output.dest:
         raise UsageError(f"--output {text!r} has no destination", f"type={output.type},dest=PATH")
     if output.type == "image" and output.dest:
@@ -101,6 +106,7 @@ def _checked(output: Output, text: str) -> Output:
 
 def outputs(values: Words | os.PathLike[str], request: BuildRequest, *, push: bool = False) -> tuple[tuple[Output, ...], BuildRequest]:
     """The outputs that are asked for, and the request with the names that they give. ``push``: the same as one of type registry."""
+    values = checked("output", values)
     given = [values] if isinstance(values, os.PathLike) else several(values)
     found = [*map(parse_output, given), *([Output("image", push=True)] if push else [])]
     names = [name for output in found if output.type in ("image", "docker", "oci") for name in output.name.split(",") if name]
@@ -113,6 +119,7 @@ def outputs(values: Words | os.PathLike[str], request: BuildRequest, *, push: bo
 def build_and_write(engine: Engine, request: BuildRequest, wanted: Outputs) -> Work[ImageInfo]:
     """The build, and then each output in turn; that all is done is said last."""
     started, done = time.perf_counter(), None
+    yield from _unknown_stages(request)
     with contextlib.closing(engine.build(request)) as work:
         while True:
             try:
@@ -133,6 +140,24 @@ def build_and_write(engine: Engine, request: BuildRequest, wanted: Outputs) -> W
     if done is not None:
         yield replace(done, seconds=time.perf_counter() - started) if wanted.outputs else done
     return info
+
+
+def _unknown_stages(request: BuildRequest) -> Iterator[Note]:
+    """What --no-cache-filter names and the Dockerfile has not. Docker says nothing, and takes every step from the cache."""
+    if not request.no_cache_filter:
+        return
+    from ..builder.instructions import From, interpret
+    from ..builder.parser import parse
+
+    try:
+        stages = [item.name for item in interpret(parse(request.dockerfile)) if isinstance(item, From)]
+    except BuildError:
+        return  # the build says so itself
+    known = {name or f"stage-{index}" for index, name in enumerate(stages)}
+    for name in request.no_cache_filter:
+        if name not in known:
+            hint = near(name, known) or f"the stages are {', '.join(sorted(known)[:20])}"
+            yield Note(f"--no-cache-filter {name}: the Dockerfile has no such stage, and nothing runs anew for it; {hint}")
 
 
 def _write(engine: Engine, info: ImageInfo, request: BuildRequest, output: Output, standard: Standard | None) -> Iterator[Event]:

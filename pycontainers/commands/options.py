@@ -243,7 +243,7 @@ def pairs(values: Pairs, what: str) -> dict[str, str]:
     if isinstance(values, Mapping):
         return {str(key): str(value) for key, value in values.items()}
     found = {}
-    for item in values or ():
+    for item in several(values):
         key, _, value = item.partition("=")
         if not key:
             raise UsageError(f"{what} {item!r} has no name", f"--{what} NAME=VALUE")

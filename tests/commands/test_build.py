@@ -14,11 +14,12 @@ import pytest
 from fake_engine import FakeEngine
 
 import pycontainers as pc
+from pycontainers.commands import build_kinds
 from pycontainers.commands.build_options import BuildOptions, build_request
 from pycontainers.commands.build_output import Output, parse_output
 from pycontainers.commands.declare import find
 from pycontainers.errors import BuildError, ContainersError, NotFound, UsageError
-from pycontainers.events import Done, StepStarted
+from pycontainers.events import Done, Note, StepStarted
 from pycontainers.protocol import BuildRequest, Ulimit
 
 TEXT = "FROM scratch\n"
@@ -134,12 +135,112 @@ def test_function_and_verb_have_the_same_options() -> None:
         ({"ssh": ["default=missing"]}, "SSH_AUTH_SOCK"),
         ({"ulimits": "nofile=9:1"}, "nofile=1:1"),
         ({"add_host": "db"}, "db:10.0.0.5"),
+        ({"cache_to": "type=local,dest="}, "dest=FOLDER"),
+        ({"cache_from": "type=local,Src="}, "src=FOLDER"),
+        ({"cache_from": 'type=local,src="a\nb'}, "src=FOLDER"),
+        ({"shm_size": "-1"}, "--shm-size 256m"),
+        ({"shm_size": 0}, "--shm-size 256m"),
+        ({"labels": {"": "x"}}, "NAME=VALUE"),
+        ({"labels": {"a": "x\0"}}, "remove it"),
+        ({"labels": ["a=\udcff"]}, "latin-1"),
+        ({"build_args": {"": "x"}}, "NAME=VALUE"),
+        ({"build_args": {"A": "x\0y"}}, "remove it"),
+        ({"build_args": ["A=\ud800"]}, "latin-1"),
+        ({"build_args": {"A\0": "x"}}, "remove it"),
+        ({"files": {"a": "\ud800"}}, "give bytes"),
+        ({"files": {"a\0": ""}}, "remove it"),
+        ({"files": {"\ud800": ""}}, "rename it"),
+        ({"secrets": {"a": "\ud800"}}, "give bytes"),
+        ({"secrets": {"a": Path("a\0")}}, "src=FILE"),
+        ({"ssh": {"a": "a\0"}}, "socket"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_hint(options: dict[str, Any], said: str) -> None:
     with pytest.raises((UsageError, NotFound)) as caught:
         build_request(TEXT, **options)
     assert said in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "hint"),
+    [
+        ({"dockerfile": 3}, "dockerfile=3 is an int", "its path"),
+        ({"dockerfile": []}, "dockerfile=[] is a list", "its path"),
+        ({"dockerfile": b"FROM x\n"}, "dockerfile=b'FROM x\\n' is a bytes", "its path"),
+        ({"tag": 3}, "tag=3 is an int", 'tag="app:1"'),
+        ({"tag": ["a", 3]}, "tag: 3 in it is an int", 'tag="app:1"'),
+        ({"tag": b"a"}, "tag=b'a' is a bytes", 'tag="app:1"'),
+        ({"output": 3}, "output=3 is an int", "dest=app.tar"),
+        ({"output": [None]}, "output: None in it is None", "dest=app.tar"),
+        ({"output": ""}, "no destination", "a folder"),
+        ({"output": "a\0"}, "NUL", "a folder"),
+        ({"progress": 3}, "progress=3 cannot be called", "print"),
+        ({"context": 3}, "context=3 is an int", "a folder"),
+        ({"context": b"x"}, "context=b'x' is a bytes", "a folder"),
+        ({"files": ["a"]}, "files=['a'] is a list", "files={"),
+        ({"files": {1: "a"}}, "files: the name 1 is an int", "files={"),
+        ({"files": {"a": None}}, "files: the value of 'a' is None, None", "text or bytes"),
+        ({"contexts": 3}, "contexts=3 is an int", "./lib"),
+        ({"contexts": {"a": 3}}, "the value of 'a' is 3, an int", "./lib"),
+        ({"build_args": 3}, "build_args=3 is an int", "VERSION"),
+        ({"build_args": {"A": None}}, "the value of 'A' is None", "VERSION"),
+        ({"labels": {"A": b"x"}}, "the value of 'A' is b'x', a bytes", "version"),
+        ({"labels": [("a", "b")]}, "labels: ('a', 'b') in it is a tuple", "version"),
+        ({"target": 3}, "target=3 is an int", 'target="app"'),
+        ({"no_cache": "false"}, "no_cache='false' is a str", "True or False"),
+        ({"no_cache_filter": 3}, "no_cache_filter=3", "stages"),
+        ({"platform": 3}, "platform=3", "linux/amd64"),
+        ({"network": ["none"]}, "network=['none']", "bridge"),
+        ({"secrets": {"s": object()}}, "secrets: the value of 's' is an object", "src=FILE"),
+        ({"secrets": ["id=a", 3]}, "secrets: 3 in it", "src=FILE"),
+        ({"ssh": 3}, "ssh=3", "default"),
+        ({"cache_from": {"a": "b"}}, "cache_from={'a': 'b'} is a dict", "src=FOLDER"),
+        ({"cache_to": 3}, "cache_to=3 is an int", "dest=FOLDER"),
+        ({"add_host": 3}, "add_host=3", "10.0.0.5"),
+        ({"shm_size": [1]}, "shm_size=[1]", "128m"),
+        ({"ulimits": 5}, "ulimits=5 is an int", "nofile"),
+        ({"ulimits": [5]}, "ulimits: 5 in it", "nofile"),
+        ({"ulimits": {"nofile": None}}, "ulimits: the value of 'nofile' is None", "nofile"),
+        ({"parallel": []}, "parallel=[]", "parallel=4"),
+        ({"parallel": True}, "parallel=True is a bool", "parallel=4"),
+    ],
+)
+def test_values_of_another_kind_are_refused_in_one_line(options: dict[str, Any], said: str, hint: str, engine: FakeEngine) -> None:
+    with pytest.raises(UsageError) as caught:
+        pc.build(**{"dockerfile": TEXT, **options})
+    assert said in caught.value.message and hint in caught.value.hint and "\n" not in caught.value.message
+    assert not engine.calls
+
+
+def test_a_secret_of_another_kind_is_not_shown() -> None:
+    with pytest.raises(UsageError) as caught:
+        build_request(TEXT, secrets={"s": ["hunter2"]})  # type: ignore[dict-item]
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_option_has_a_kind() -> None:
+    assert set(build_kinds._KINDS) == {*BuildOptions.__annotations__, "dockerfile", "tag", "output"}
+
+
+def test_what_gives_its_words_once_and_bytes_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = build_request(TEXT, (name for name in "ab"), labels=(f"{name}=1" for name in "cd"), build_args=iter(["A=1"]))  # type: ignore[arg-type]
+    assert (request.tags, request.labels, request.build_args) == (("a", "b"), {"c": "1", "d": "1"}, {"A": "1"})
+    assert build_request(TEXT, labels="a=b=c").labels == {"a": "b=c"}
+    monkeypatch.setenv("TOKEN", "\udcff")
+    assert build_request(TEXT, secrets="id=TOKEN").secrets == {"TOKEN": b"\xff"}
+    with pytest.raises(UsageError, match="TOKEN='\\\\udcff' is not UTF-8"):
+        build_request(TEXT, build_args=["TOKEN"])
+    with pytest.raises(NotFound, match="Dockerfile"):
+        build_request("a\0")
+
+
+def test_stages_of_no_cache_filter_that_are_not_there(engine: FakeEngine) -> None:
+    events: list[Any] = []
+    text = "FROM scratch AS build\nFROM scratch\n"
+    pc.build(text, no_cache_filter=["Build,stage-1", "bulid"], progress=events.append)
+    notes = [event.text for event in events if isinstance(event, Note) and "filter" in event.text]
+    assert len(notes) == 1 and "--no-cache-filter bulid" in notes[0] and "did you mean build?" in notes[0]
+    assert asked(engine).no_cache_filter == ("build", "stage-1", "bulid")
 
 
 def test_secrets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
