@@ -12,9 +12,9 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from ..images.view import Node, Rootfs, View, opaque_attribute
+from ..images.view import Known, Node, Rootfs, View, opaque_attribute
 from ..linux import idmap, owners
 from .digests import same
 from .modes import Mode
@@ -22,6 +22,7 @@ from .sources import CopyError, ImageSource, Source, attributes
 
 Owner = tuple[int, int]
 WHITEOUT_PREFIX = ".wh."
+_DEEPEST, _LONGEST = 500, 4095  # of a path; the kernel takes no path that is longer (PATH_MAX)
 _CHUNK, _AT_ONCE = 1 << 20, 64 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -43,11 +44,12 @@ class LayerWriter:
         self.made = 0o755  # permission bits of folders that are made on the way
         self._latest = None if epoch is None else epoch * 1_000_000_000
         below = view.rootfs
-        #: The image with what was made so far.
-        self.merged = View(Rootfs((tree,), ("/",), {}) if link else Rootfs((*below.layers, tree), below.folders, below.base))
+        rootfs = Rootfs((tree,), ("/",), {}) if link else Rootfs((*below.layers, tree), below.folders, below.base)
         self._links: dict[tuple[int, int], str] = {}
         self._times: dict[str, int] = {}
         self._folders: dict[str, bool] = {}  # made here → whether the image has nothing at or below it
+        #: The image with what was made so far.
+        self.merged: View = _Merged(rootfs, tree, self._folders)
         self._hidden: set[str] = set()  # where the image has a folder that was replaced
         self.started = time.time_ns()
 
@@ -57,13 +59,7 @@ class LayerWriter:
 
     def existing(self, real: str) -> os.stat_result | None:
         """What is at a real path: made here, or below in the image."""
-        above = os.path.dirname(real)
-        if real != "/" and self._folders.get("" if above == "/" else above):
-            try:
-                return os.lstat(self.tree + real)
-            except FileNotFoundError:
-                return None
-        node = self.merged.lookup(real)
+        node = self.merged.at(real)
         return node.stat if node else None
 
     def is_folder(self, real: str) -> bool:
@@ -78,14 +74,19 @@ class LayerWriter:
 
     def make_folder(self, real: str, mtime_ns: int, owner: Owner | None = None) -> None:
         """``real`` and its parents as folders of the layer: with the owner and mode that they have in the image, or new."""
+        if real.rstrip("/") in self._folders:
+            return
+        self._check_length(real)
         current = ""
+        known: Known = {}
         for part in ["", *(part for part in real.split("/") if part)]:
             current = f"{current}/{part}" if part else ""
             if current not in self._folders:
-                self._one_folder(current, mtime_ns, owner or self.owner or (0, 0))
+                self.check()
+                self._one_folder(current, mtime_ns, owner or self.owner or (0, 0), known)
 
-    def _one_folder(self, real: str, mtime_ns: int, owner: Owner) -> None:
-        below = self.merged.lookup(real) if real else self.view.lookup("/")
+    def _one_folder(self, real: str, mtime_ns: int, owner: Owner, known: Known) -> None:
+        below = self.merged.at(real, known) if real else self.view.lookup("/")
         if below is not None and not stat.S_ISDIR(below.stat.st_mode):
             raise CopyError(f"{real} is not a folder in the image", "choose another destination")
         path = self.tree + real
@@ -94,6 +95,7 @@ class LayerWriter:
             os.mkdir(path, 0o700)
             if real in self._hidden:
                 os.setxattr(path, opaque_attribute(), b"y")
+                known.clear()
         self._folders[real] = below is None and bool(real)
         if below is not None:
             own = owners.recorded(below.path) if idmap.single() else None
@@ -166,6 +168,7 @@ class LayerWriter:
     def vacate(self, real: str, replace: bool = False) -> str:
         """The path in the layer, in a folder, with nothing there. ``replace``: also where a folder is."""
         _check_name(real)
+        self._check_length(real)
         self.make_folder(os.path.dirname(real), self.started)
         found = self.existing(real)
         path = self.tree + real
@@ -247,6 +250,14 @@ class LayerWriter:
         finally:
             os.close(read)
 
+    def _check_length(self, real: str) -> None:
+        """What is deeper or longer could be made, in steps: but no container could use it, and each step down costs time."""
+        if "\0" in real:
+            raise CopyError(f"the path {real[:60]!r} has a NUL in it", "no file can be called so")
+        if real.count("/") > _DEEPEST or len(os.fsencode(self.tree + real)) > _LONGEST:
+            what = f"deeper than {_DEEPEST} folders" if real.count("/") > _DEEPEST else f"longer than {_LONGEST} bytes"
+            raise CopyError(f"the path {real[:60]}… is {what}", "choose a shorter one")
+
     def _mode(self, mode: int) -> int:
         return stat.S_IMODE(mode) if self.mode is None else self.mode(mode)
 
@@ -265,6 +276,35 @@ class LayerWriter:
         if mtime_ns is not None:
             mtime_ns = self._clamped(mtime_ns)
             os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=not by_name)
+
+
+class _Merged(View):
+    """The image below a layer folder, which knows of the folders made there: below one that is new, only the layer has anything."""
+
+    def __init__(self, rootfs: Rootfs, tree: str, folders: Mapping[str, bool]) -> None:
+        super().__init__(rootfs)
+        self._tree, self._folders = tree, folders
+
+    def lookup(self, path: str, follow: bool = False) -> Node | None:
+        above, _, name = path.rpartition("/")
+        if not follow and above in self._folders and name not in ("", ".", ".."):
+            return self.at(path)  # no folder that was made has a link in its path
+        return super().lookup(path, follow)
+
+    def at(self, real: str, known: Known | None = None) -> Node | None:
+        if not self._folders.get(real.rpartition("/")[0]):
+            return super().at(real, known)
+        path = self._tree + real
+        if known is not None:
+            known.pop(real, None)
+        try:
+            return Node(path, real, os.lstat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return None
 
 
 def _check_name(real: str) -> None:

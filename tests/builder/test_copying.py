@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tarfile
+import time
 
 import pytest
 
-from pycontainers.builder.context import Context, glob
+from pycontainers.builder.archives import marked
+from pycontainers.builder.context import Context, glob, select
 from pycontainers.builder.ignore import Ignore
+from pycontainers.builder.sources import CopyError
 from pycontainers.errors import BuildError
+from tests.builder.placing import Image, make
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
 
@@ -268,3 +273,74 @@ def test_glob_never_crosses_folders(builder):
     assert [node.real for _, node in glob(context, "/*.py")] == ["/.hidden.py", "/x.py"]
     assert [node.real for _, node in glob(context, "/**/x.py")] == ["/a/x.py"]
     assert [node.real for _, node in glob(context, "/a/*/*.p[xy]")] == ["/a/b/x.py"]
+
+
+# -- deep and long paths
+
+
+def layers(tmp_path, count: int = 3):
+    """An image whose layers all have the same 300 folders, one in the other."""
+    image = Image(tmp_path / "image")
+    for _ in range(count):
+        image.copy(Context(str(make(tmp_path / "one", "x"))), "x", to="/" + "a/" * 300)
+    return image
+
+
+def test_deep_destinations_take_no_time(tmp_path):
+    image = layers(tmp_path)
+    began = time.process_time()
+    context = Context(str(tmp_path / "one"))
+    assert "/" + "a/" * 400 + "x" in image.copy(context, "x", to="/" + "a/" * 400)
+    assert "/" + "b/" * 499 + "x" in image.copy(context, "x", to="/" + "b/" * 499)
+    tree = make(tmp_path / "tree", "c/" * 450 + "f")
+    assert len(image.copy(Context(str(tree)), ".", to="/")) == 451
+    archive = tmp_path / "one/x.tar"
+    with tarfile.open(archive, "w") as file:
+        for depth in range(1, 450):
+            entry = tarfile.TarInfo("d/" * depth)
+            entry.type = tarfile.DIRTYPE
+            file.addfile(entry)
+    context = Context(str(tmp_path / "one"))
+    assert len(image.copy(context, items=marked(select(context, "x.tar")))) == 449
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(("path", "match"), [
+    ("/a" * 501, r"deeper than 500"), ("/" + "/".join(["x" * 200] * 21), "longer than 4095"), ("/a\0b/c", "NUL"),
+    ("/" + "n" * 256, "File name too long"), ("/" + "n" * 256 + "/x/", "File name too long"),
+])
+def test_paths_that_no_container_could_use(tmp_path, path, match):
+    image = Image(tmp_path / "image")
+    with pytest.raises(CopyError, match=match) as caught:
+        image.copy(Context(str(make(tmp_path / "one", "x"))), "x", to=path)
+    assert "\n" not in caught.value.message
+
+
+def test_a_deep_working_directory(builder):
+    began = time.process_time()
+    with pytest.raises(BuildError, match="deeper than 500"):
+        builder("FROM scratch\nWORKDIR " + "/a" * 3000)
+    assert time.process_time() - began < 2
+
+
+def test_a_deep_archive_is_refused(tmp_path):
+    with tarfile.open(make(tmp_path / "one", "y") / "x.tar", "w") as file:
+        for depth in range(1, 1500, 7):
+            entry = tarfile.TarInfo("d/" * depth)
+            entry.type = tarfile.DIRTYPE
+            file.addfile(entry)
+    context = Context(str(tmp_path / "one"))
+    began = time.process_time()
+    with pytest.raises(CopyError, match="deeper than 500"):
+        Image(tmp_path / "image").copy(context, items=marked(select(context, "x.tar")))
+    assert time.process_time() - began < 5
+
+
+def test_what_is_in_the_way_of_a_folder_below_a_new_one(tmp_path):
+    image = Image(tmp_path / "image")
+    one, two = make(tmp_path / "one", "a"), make(tmp_path / "two", "a/b")
+    items = [*select(Context(str(one)), "/"), *select(Context(str(two)), "/")]
+    with pytest.raises(CopyError, match="onto /new/a, which is not a folder"):
+        image.copy(None, items=items, to="/new/")
+    listed = image.copy(None, items=[*select(Context(str(one)), "a"), *select(Context(str(two)), "a/b")], to="/d/")
+    assert listed == {"/d": "/", "/d/a": "a", "/d/b": "a/b"}
