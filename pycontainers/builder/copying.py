@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from ..errors import ContainersError
 from ..images.view import Node, View
 from .archives import unpack
+from .digests import same
 from .layer_writer import LayerWriter, Owner
 from .modes import made_mode, parse_mode
+from .selecting import Looks
 from .sources import CopyError, CopyItem, Source, attributes
 
 _IDS = (1 << 32) - 2  # 2**32 - 1 is chown(2)'s "leave it as it is"
@@ -65,7 +67,9 @@ def fill(view: View, tree: str, work: CopyWork, check: Callable[[], None]) -> No
 def _place(writer: LayerWriter, item: CopyItem, destination: str, check: Callable[[], None]) -> None:
     real = _destination(writer, destination)
     if item.unpack:
+        _unchanged(item)
         unpack(writer, item, real, check)
+        _unchanged(item)
     elif item.keep:
         _kept(writer, item, real, check)
     elif stat.S_ISDIR(item.node.stat.st_mode):
@@ -105,7 +109,9 @@ def _destination(writer: LayerWriter, destination: str) -> str:
 
 def _content(writer: LayerWriter, item: CopyItem, real: str, check: Callable[[], None]) -> None:
     """What is in a folder, into a folder. Those below get the source's attributes, also where the image has them."""
+    looks = Looks(item)
     for entry in item.source.entries(item.node):
+        looks.add(entry)
         if not entry.relative:
             continue
         check()
@@ -114,6 +120,19 @@ def _content(writer: LayerWriter, item: CopyItem, real: str, check: Callable[[],
             _folder(writer, item.source, entry.node, target)
         else:
             writer.copy(item.source, entry.node, target)
+    looks.compare()
+
+
+def _unchanged(item: CopyItem) -> None:
+    """:raises CopyError: the file is not what it was when it was found."""
+    if not item.node.path:
+        return
+    fd = item.source.open(item.node)
+    try:
+        if not same(os.fstat(fd), item.node.stat):
+            raise CopyError(f"{item.node.real} changed while it was copied", "build again, or exclude it in .dockerignore")
+    finally:
+        os.close(fd)
 
 
 def _folder(writer: LayerWriter, source: Source, node: Node, real: str) -> None:

@@ -155,13 +155,51 @@ def digest(item: CopyItem, check: Callable[[], None] = lambda: None) -> str:
     :raises CopyError: a file changed meanwhile, or cannot be read.
     """
     rows = [b"%b\0%d\0%b\0" % (os.fsencode(item.name), item.unpack, os.fsencode(item.keep))]
+    looks = Looks(item)
     with _readable():
         rows += [_row(item.source, Entry(str(depth), node), check) for depth, node in enumerate(item.above)]
         for entry in item.source.entries(item.node):
             rows.append(_row(item.source, entry, check))
+            looks.add(entry)
             check()
+    looks.keep()
     item.source.known.settle()
     return hashlib.sha256(b"".join(rows)).hexdigest()
+
+
+class Looks:
+    """What files looked like in one walk over what ``item`` brings: the copy, which may wait long for its turn, must see the same as the
+    digest did, or the digest of what was would name what is.
+
+    Of folders no times count: whatever is excluded moves those. A file's ctime nobody can set back.
+    """
+
+    _NAME = "_looks"  # of this very item, which equals another's that was looked at earlier or later
+
+    def __init__(self, item: CopyItem) -> None:
+        self._item, self._state = item, hashlib.sha256()
+        self._wanted = item.source.known is not remembered.in_memory  # the store's layers never change
+
+    def add(self, entry: Entry) -> None:
+        if not self._wanted:
+            return
+        found = entry.node.stat
+        if stat.S_ISDIR(found.st_mode):
+            look = _row(self._item.source, entry, lambda: None)
+        else:
+            what = (found.st_mode, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+            look = b"%b\0%b" % (os.fsencode(entry.relative), repr(what).encode())
+        self._state.update(b"%d\0%b" % (len(look), look))
+
+    def keep(self) -> None:
+        """For :meth:`compare`, after another walk."""
+        vars(self._item)[self._NAME] = self._state.digest()
+
+    def compare(self) -> None:
+        """:raises CopyError: it is not what it was. Nothing is compared where no digest was taken."""
+        if vars(self._item).get(self._NAME, self._state.digest()) != self._state.digest():
+            what = self._item.node.real.strip("/") or "the folder"
+            raise CopyError(f"{what} changed after its digest was taken", "build again, or exclude what changes in .dockerignore")
 
 
 def digests(item: CopyItem) -> dict[str, str]:

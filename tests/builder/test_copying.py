@@ -6,15 +6,17 @@ import os
 import socket
 import stat
 import tarfile
+import threading
 import time
 
 import pytest
 
 from pycontainers.builder.archives import marked
-from pycontainers.builder.context import Context, glob, select
+from pycontainers.builder.context import Context, digest, glob, select
 from pycontainers.builder.ignore import Ignore
 from pycontainers.builder.sources import CopyError
 from pycontainers.errors import BuildError
+from pycontainers.images.view import View
 from tests.builder.placing import Image, make
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing owners needs root")
@@ -344,3 +346,77 @@ def test_what_is_in_the_way_of_a_folder_below_a_new_one(tmp_path):
         image.copy(None, items=items, to="/new/")
     listed = image.copy(None, items=[*select(Context(str(one)), "a"), *select(Context(str(two)), "a/b")], to="/d/")
     assert listed == {"/d": "/", "/d/a": "a", "/d/b": "a/b"}
+
+
+# -- what changes while a COPY waits for its turn
+
+
+@pytest.mark.parametrize("way", ["content", "twice", "new", "gone", "link", "mode", "swapped"])
+def test_what_changed_since_its_digest_is_not_copied(tmp_path, way):
+    one = make(tmp_path / "one", "d/f", "d/g", "d/s/t", "d/l -> f", "skipped/x", **{".dockerignore": "skipped"})
+    make(one / "skipped", "y")
+    context = Context(str(one))
+    items = select(context, "d")
+    digest(items[0])
+    os.utime(one / "d")  # what is excluded may come and go
+    if way == "content":
+        (one / "d/f").write_text("NEW")
+    elif way == "twice":
+        before = (one / "d/f").stat()
+        (one / "d/f").write_text("NEW")
+        (one / "d/f").write_text("d/f")
+        os.utime(one / "d/f", ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif way == "new":
+        make(one, "d/h")
+    elif way == "gone":
+        (one / "d/g").unlink()
+    elif way == "link":
+        (one / "d/l").unlink()
+        (one / "d/l").symlink_to("g")
+    elif way == "mode":
+        (one / "d/s").chmod(0o700)
+    else:
+        (one / "d").rename(one / "e")
+        make(one, "d/f", "d/g", "d/s/t", "d/l -> f")
+    with pytest.raises(CopyError, match="d changed after its digest was taken"):
+        Image(tmp_path / "image").copy(None, items=items)
+
+
+def test_what_did_not_change_since_its_digest_is_copied(tmp_path):
+    one = make(tmp_path / "one", "d/f", "d/e/g", "d/skipped/x", **{".dockerignore": "d/skipped"})
+    context = Context(str(one), files={"d/laid": b"1"})
+    items = [*select(context, "d"), *select(context, "/", exclude=("d/e",)), *select(context, "d/./e", parents=True)]
+    for item in items:
+        digest(item)
+    make(one, "d/skipped/y")
+    os.utime(one / "d")
+    assert "/e/g" in Image(tmp_path / "image").copy(None, items=items)
+
+
+def test_an_archive_that_changed_since_its_digest(tmp_path):
+    one = make(tmp_path / "one", "f")
+    with tarfile.open(one / "x.tar", "w") as file:
+        file.add(one / "f", "f")
+    items = marked(select(Context(str(one)), "x.tar"))
+    digest(items[0])
+    content = (one / "x.tar").read_bytes()
+    (one / "x.tar").write_bytes(content.replace(b"f", b"g"))
+    with pytest.raises(CopyError, match=r"x\.tar changed"):
+        Image(tmp_path / "image").copy(None, items=items)
+
+
+def test_the_cache_has_nothing_of_what_changed_while_a_copy_waited(builder):
+    file = builder.file("d/f", "old!")
+    text = (
+        'FROM scratch AS a\nRUN ["/bin/sleep", "1"]\nFROM scratch AS b\nCOPY d /d\n'
+        "FROM scratch\nCOPY --from=a / /a\nCOPY --from=b / /b\n"
+    )
+    later = threading.Timer(0.5, lambda: file.write_text("NEW!"))
+    later.start()
+    try:
+        builder(text, parallel=1)
+    except BuildError as error:
+        assert "changed" in error.message
+    later.join()
+    file.write_text("old!")
+    assert View(builder(text, parallel=1).rootfs).read("/b/d/f") == b"old!"
