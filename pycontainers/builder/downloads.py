@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import RegistryError
@@ -61,7 +63,7 @@ def download(url: str, folder: str, *, checksum: str, check: Callable[[], None],
     """
     wanted = _checksum(checksum)
     asked, shown, authorization = _address(url)
-    kept = _Kept(cache, asked) if cache else None
+    kept = _Kept(cache, asked, check) if cache else None
     known = kept.by_digest(wanted) if kept and wanted.startswith("sha256:") else None
     if kept and known:
         name = _name(asked, {})
@@ -239,62 +241,74 @@ class _Known:
         return {name: value for name, value in named.items() if value}
 
 
-class _Kept:
-    """``<sha256 of the address>.json`` says what was there, ``<sha256 of the content>`` has it."""
+#: What a record that was not written here raises when it is read.
+_NONSENSE = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+_LATEST = 1 << 34  # unix seconds; the latest time of an inode of ext4 and others
 
-    def __init__(self, folder: str, asked: str) -> None:
-        self.folder = folder
+
+class _Kept:
+    """``<sha256 of the address>.json`` says what was there, ``<sha256 of the content>`` has it.
+
+    The folder is a cache as any, which a RUN can mount: so what lies in it may be anything, links and pipes too. Only regular files count.
+    """
+
+    def __init__(self, folder: str, asked: str, check: Callable[[], None]) -> None:
+        self.folder, self.check = folder, check
         self._record = f"{folder}/{hashlib.sha256(asked.encode()).hexdigest()}.json"
 
     def by_address(self) -> _Known | None:
         try:
-            with open(self._record, "rb") as file:
-                said: Any = json.loads(file.read(1 << 16))
+            said = _said(self._record)
             known = _Known(str(said["digest"]), int(said["size"]), str(said["etag"]), str(said["modified"]), float(said["mtime"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *_NONSENSE):
             return None
-        return known if known.conditions() and self._whole(known) else None
+        sent = f"{known.etag}{known.modified}"
+        usable = re.fullmatch("[0-9a-f]{64}", known.digest) and 0 <= known.mtime < _LATEST and (sent.isprintable() or not sent)
+        return known if usable and known.conditions() and self._size(known.digest) == known.size else None
 
     def by_digest(self, wanted: str) -> _Known | None:
         digest = wanted.removeprefix("sha256:")
-        try:
-            size = os.stat(f"{self.folder}/{digest}").st_size
-        except OSError:
-            return None
-        return _Known(digest, size, "", "", self._mtime(digest))
+        size = self._size(digest)
+        return None if size is None else _Known(digest, size, "", "", self._mtime(digest))
 
     def _mtime(self, digest: str) -> float:
         try:
-            return os.stat(f"{self.folder}/{digest}").st_mtime
+            return os.lstat(f"{self.folder}/{digest}").st_mtime
         except OSError:
             return 0.0
 
-    def _whole(self, known: _Known) -> bool:
+    def _size(self, digest: str) -> int | None:
+        """Of kept content; None where there is none, or nothing that was kept."""
         try:
-            return re.fullmatch("[0-9a-f]{64}", known.digest) is not None and os.stat(f"{self.folder}/{known.digest}").st_size == known.size
+            found = os.lstat(f"{self.folder}/{digest}")
         except OSError:
-            return False
+            return None
+        return found.st_size if stat.S_ISREG(found.st_mode) and found.st_size <= _MOST_BYTES else None
 
     def take(self, known: _Known, path: str) -> str:
         """A copy at ``path``. :raises CopyError: it went, or was damaged, meanwhile."""
-        state = hashlib.sha256()
+        state, rest = hashlib.sha256(), known.size
         try:
-            with open(f"{self.folder}/{known.digest}", "rb") as source, open(path, "xb") as target:
+            with _regular(f"{self.folder}/{known.digest}") as source, open(path, "xb") as target:
                 os.fchmod(target.fileno(), 0o600)
-                while piece := source.read(_CHUNK):
+                while rest >= 0 and (piece := source.read(_CHUNK)):  # it may grow without an end
+                    self.check()
+                    rest -= len(piece)
                     state.update(piece)
                     target.write(piece)
-            if state.hexdigest() != known.digest:
+            if rest or state.hexdigest() != known.digest:
                 os.unlink(f"{self.folder}/{known.digest}")
                 raise FileNotFoundError
             with contextlib.suppress(OSError):
-                os.utime(self._record)  # it was used
+                os.utime(self._record, follow_symlinks=False)  # it was used
         except FileNotFoundError:
             raise CopyError("what was kept of a download went meanwhile", "build again") from None
         return path
 
     def keep(self, path: str, headers: Mapping[str, str], digest: str, size: int, mtime: float) -> None:
         """Nothing is lost where this fails (a full disk)."""
+        if size > _MOST_BYTES:
+            return
         known: dict[str, Any] = {"digest": digest, "size": size, "mtime": mtime}
         known |= {"etag": headers.get("ETag") or "", "modified": headers.get("Last-Modified") or ""}
         temporary = f"{self.folder}/.{os.getpid()}-{os.urandom(6).hex()}"
@@ -302,40 +316,66 @@ class _Kept:
             os.makedirs(self.folder, 0o700, exist_ok=True)
             with open(path, "rb") as source, open(temporary, "xb") as target:
                 while piece := source.read(_CHUNK):
+                    self.check()
                     target.write(piece)
-            os.utime(temporary, (mtime, mtime))
+                target.flush()
+                os.utime(target.fileno(), (mtime, mtime))
             os.replace(temporary, f"{self.folder}/{digest}")
             with open(temporary, "x", encoding="utf-8") as record:
                 json.dump(known, record)
             os.replace(temporary, self._record)
             self._prune()
-        except OSError:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            if not isinstance(error, OSError):
+                raise
 
     def _prune(self) -> None:
         """What was used longest ago goes, until the rest is small enough; and what a killed process left."""
         needed: set[str] = set()
         now = time.time()
+        found: dict[str, os.stat_result] = {}
         with os.scandir(self.folder) as entries:
-            found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+            for entry in entries:
+                self.check()
+                with contextlib.suppress(FileNotFoundError):
+                    found[entry.name] = entry.stat(follow_symlinks=False)
         records = [name for name in sorted(found, key=lambda name: -found[name].st_mtime) if name.endswith(".json")]
         total = 0
         for place, name in enumerate(records):
-            try:
-                with open(f"{self.folder}/{name}", "rb") as file:
-                    digest = str(json.loads(file.read(1 << 16))["digest"])
-            except (OSError, ValueError, KeyError, TypeError):
-                digest = ""
+            self.check()
+            digest = ""
+            if place < _MOST_FILES:
+                with contextlib.suppress(OSError, *_NONSENSE):
+                    digest = str(_said(f"{self.folder}/{name}")["digest"])
             size = found[digest].st_size if digest in found and digest not in needed else 0
-            if digest not in found or place >= _MOST_FILES or total + size > _MOST_BYTES:
+            if digest not in found or not stat.S_ISREG(found[digest].st_mode) or total + size > _MOST_BYTES:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.folder}/{name}")
                 continue
             total += size
             needed.add(digest)
         for name, status in found.items():
+            self.check()
             old = now - status.st_ctime > 3600 if name.startswith(".") else name not in needed and not name.endswith(".json")
             if old:
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.folder}/{name}")
+
+
+def _regular(path: str) -> BinaryIO:
+    """:raises FileNotFoundError: there is none, or something else."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise FileNotFoundError(error.errno, error.strerror, path) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, "no regular file", path)
+    return open(fd, "rb")
+
+
+def _said(path: str) -> Any:
+    with _regular(path) as file:
+        return json.loads(file.read(1 << 16))

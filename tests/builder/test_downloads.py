@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import threading
@@ -220,6 +221,53 @@ def test_a_damaged_cache(server, fetch, tmp_path, damage):
     else:
         blob.unlink()
     assert content(fetch(url, cache=str(cache))) == b"data"
+
+
+@pytest.mark.parametrize("odd", ["pipe", "link", "folder", "nested", "endless", "late", "header"])
+@pytest.mark.parametrize("which", ["record", "content"])
+def test_a_hostile_cache(server, fetch, tmp_path, which, odd):
+    """A RUN can mount it."""
+    url, cache = server.give("/f", b"data", ETag="x"), tmp_path / "cache"
+    fetch(url, cache=str(cache))
+    record, = cache.glob("*.json")
+    said = json.loads(record.read_text())
+    path = record if which == "record" else cache / said["digest"]
+    if odd == "late":
+        record.write_text(json.dumps(said | {"mtime": float("inf")}))
+    elif odd == "header":
+        record.write_text(json.dumps(said | {"etag": "x\r\nEvil: 1"}))
+    else:
+        path.unlink()
+    if odd == "pipe":
+        os.mkfifo(path)
+    elif odd == "link":
+        (tmp_path / "outside").write_bytes(b"data" if which == "content" else json.dumps(said).encode())
+        path.symlink_to(tmp_path / "outside")
+    elif odd == "folder":
+        path.mkdir()
+    elif odd == "nested":
+        path.write_bytes(b"[" * 60_000)
+    elif odd == "endless":
+        with open(path, "wb") as file:
+            file.truncate(1 << 40)
+    for checksum in ("", sha256(b"data")):
+        if odd == "nested" and which == "content" and checksum and path.read_bytes() != b"data":
+            continue
+        assert content(fetch(url, cache=str(cache), checksum=checksum)) == b"data"
+    assert all("Evil" not in headers for _, headers in server.asked)
+
+
+def test_taking_from_the_cache_can_be_cancelled(server, fetch, tmp_path):
+    data, cache = bytes(3 << 20), tmp_path / "cache"
+    fetch(server.give("/f", data, ETag="x"), cache=str(cache))
+    calls = iter(range(5))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(f"{server.url}/f", cache=str(cache), checksum=sha256(data), check=check)
 
 
 def test_the_cache_is_bounded(server, fetch, tmp_path, monkeypatch):
