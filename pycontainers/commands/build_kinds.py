@@ -19,6 +19,11 @@ _PATH = (str, os.PathLike)
 _NO_WORD = (bytes, bytearray, list, tuple, dict, set, frozenset, type(None))
 """What str() makes of them is no value of a build argument or a label."""
 
+_CHECKED_LATER = ("build_args", "labels", "files")
+"""Of their names and values more is asked (:func:`sound`), or they are contents."""
+
+_DECODE = "decode it as what it is, for example data.decode('latin-1')"
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -67,6 +72,7 @@ def checked(name: str, value: Any) -> Any:
     """The value; of what is read but once (a generator), all that it gives. :raises UsageError: it is of no kind that ``name`` takes."""
     kind = _KINDS[name]
     if value is None or _is(value, kind.alone):
+        _passable(name, value)
         return value
     if isinstance(value, Mapping) and kind.named:
         for key, item in value.items():
@@ -75,14 +81,28 @@ def checked(name: str, value: Any) -> Any:
             if not _is(item, kind.named):
                 said = "" if kind.confidential else f"{_shown(item)}, "
                 raise UsageError(f"{name}: the value of {key!r} is {said}{_kind_of(item)}", kind.hint)
+            if name not in _CHECKED_LATER:
+                _passable(name, key)
+                _passable(name, item if not (kind.confidential and isinstance(item, str)) else "")
         return value
     if isinstance(value, Iterable) and kind.listed and not isinstance(value, Mapping | bytes | bytearray | os.PathLike):
         items = tuple(value)
         for item in items:
             if not _is(item, kind.listed):
                 raise UsageError(f"{name}: {_shown(item)} in it is {_kind_of(item)}", kind.hint)
+            _passable(name, item)
         return items
     raise UsageError(f"{name}={_shown(value)} is {_kind_of(value)}", kind.hint)
+
+
+def _passable(name: str, value: Any) -> None:
+    """:raises UsageError: a word that is no path and no name: with a NUL, or with half a character."""
+    if name == "dockerfile" or not isinstance(value, str | os.PathLike):
+        return
+    text = os.fspath(value)
+    if "\0" in text:
+        raise UsageError(f"{name}: {_around(text)} has a NUL character", "remove it: no variable, path or name can hold one")
+    encoded(text, f"{name}: {_around(text)}", _DECODE)
 
 
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:
@@ -123,7 +143,7 @@ def sound(pairs: Mapping[str, str], what: str) -> None:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise UsageError(f"{shown} is not UTF-8", "decode it as what it is, for example data.decode('latin-1')") from None
+                raise UsageError(f"{shown} is not UTF-8", _DECODE) from None
 
 
 def _around(value: str) -> str:

@@ -144,10 +144,10 @@ def _dockerfile(
 
 def read_dockerfile(path: str) -> tuple[str, str, str]:
     """``(folder, text, absolute path)`` of a Dockerfile given by its path or by the folder that holds one. :raises NotFound: none there."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, "Dockerfile")
     try:
+        path = os.path.expanduser(path)
+        if os.path.isdir(path):
+            path = os.path.join(path, "Dockerfile")
         with open(path, "rb") as file:
             return os.path.dirname(path) or ".", file.read().decode("utf-8", "surrogateescape"), os.path.abspath(path)
     except (OSError, ValueError) as error:
@@ -176,6 +176,8 @@ def named_contexts(values: Pairs) -> dict[str, str]:
     given = values if isinstance(values, Mapping) else dict(_pair(text, "--build-context", "NAME=FOLDER") for text in several(values))
     for name, value in given.items():
         text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+        if not name or not text:
+            raise UsageError(f"--build-context {f'{name}={text}'!r} is not NAME=FOLDER", "for example --build-context src=./lib")
         scheme, mark, rest = text.partition("://")
         if mark and scheme == "oci-layout":
             text = f"{scheme}://{os.path.abspath(os.path.expanduser(rest))}"

@@ -316,6 +316,18 @@ def test_go_s_quotes():
 
 # -- the plan
 
+def test_values_of_a_base_image_that_are_no_utf_8(builder):
+    from pycontainers.builder.stage import StageState
+
+    item, document = one("USER $A"), one("COPY <<x /d\n$A\nx")
+    state = StageState(builder.store.scratch(), planned("FROM scratch\n"), {})
+    state.settings["Env"] = ["A=\ud800"]
+    for read in (lambda: state.apply(item), lambda: state.document(document.raw, document.inline[0])):
+        with pytest.raises(BuildError, match="not UTF-8") as caught:
+            read()
+        assert caught.value.line == 2
+
+
 def planned(text: str, target: str = "", build_args: dict[str, str] | None = None, **more):
     return make_plan(interpret(parse_text(text)), build_args or {}, target, **more)
 

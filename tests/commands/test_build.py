@@ -151,8 +151,19 @@ def test_function_and_verb_have_the_same_options() -> None:
         ({"files": {"a\0": ""}}, "remove it"),
         ({"files": {"\ud800": ""}}, "rename it"),
         ({"secrets": {"a": "\ud800"}}, "give bytes"),
-        ({"secrets": {"a": Path("a\0")}}, "src=FILE"),
-        ({"ssh": {"a": "a\0"}}, "socket"),
+        ({"secrets": {"a": Path("a\0")}}, "remove it"),
+        ({"ssh": {"a": "a\0"}}, "remove it"),
+        ({"ssh": ["a=\ud800"]}, "latin-1"),
+        ({"context": "~\0/x"}, "remove it"),
+        ({"contexts": {"a": Path("\ud800")}}, "latin-1"),
+        ({"contexts": {"a": ""}}, "src=./lib"),
+        ({"contexts": ["a="]}, "src=./lib"),
+        ({"cache_from": "type=local,src=\ud800"}, "latin-1"),
+        ({"target": "\ud800"}, "latin-1"),
+        ({"build_args": ["\ud800"]}, "latin-1"),
+        ({"build_args": ["A\0"]}, "remove it"),
+        ({"secrets": {"\ud800": "x"}}, "latin-1"),
+        ({"secrets": "id=\0"}, "remove it"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_hint(options: dict[str, Any], said: str) -> None:
@@ -173,7 +184,8 @@ def test_what_cannot_be_read_is_refused_with_a_hint(options: dict[str, Any], sai
         ({"output": 3}, "output=3 is an int", "dest=app.tar"),
         ({"output": [None]}, "output: None in it is None", "dest=app.tar"),
         ({"output": ""}, "no destination", "a folder"),
-        ({"output": "a\0"}, "NUL", "a folder"),
+        ({"output": "a\0"}, "output: 'a\\x00' has a NUL", "remove it"),
+        ({"output": "\ud800"}, "is not UTF-8", "latin-1"),
         ({"progress": 3}, "progress=3 cannot be called", "print"),
         ({"context": 3}, "context=3 is an int", "a folder"),
         ({"context": b"x"}, "context=b'x' is a bytes", "a folder"),
@@ -232,6 +244,9 @@ def test_what_gives_its_words_once_and_bytes_of_the_environment(folder: Path, mo
         build_request(TEXT, build_args=["TOKEN"])
     with pytest.raises(NotFound, match="Dockerfile"):
         build_request("a\0")
+    with pytest.raises(NotFound, match="Dockerfile"):
+        build_request("~\0/a")
+    assert build_request(TEXT, secrets={"a": "x\0"}, files={"a": "x\0"}).secrets == {"a": b"x\0"}
 
 
 def test_stages_of_no_cache_filter_that_are_not_there(engine: FakeEngine) -> None:
