@@ -76,7 +76,7 @@ class LayerWriter:
         """``real`` and its parents as folders of the layer: with the owner and mode that they have in the image, or new."""
         if real.rstrip("/") in self._folders:
             return
-        self._check_length(real)
+        _check_length(self.tree, real)
         current = ""
         known: Known = {}
         for part in ["", *(part for part in real.split("/") if part)]:
@@ -168,7 +168,7 @@ class LayerWriter:
     def vacate(self, real: str, replace: bool = False) -> str:
         """The path in the layer, in a folder, with nothing there. ``replace``: also where a folder is."""
         _check_name(real)
-        self._check_length(real)
+        _check_length(self.tree, real)
         self.make_folder(os.path.dirname(real), self.started)
         found = self.existing(real)
         path = self.tree + real
@@ -250,14 +250,6 @@ class LayerWriter:
         finally:
             os.close(read)
 
-    def _check_length(self, real: str) -> None:
-        """What is deeper or longer could be made, in steps: but no container could use it, and each step down costs time."""
-        if "\0" in real:
-            raise CopyError(f"the path {real[:60]!r} has a NUL in it", "no file can be called so")
-        if real.count("/") > _DEEPEST or len(os.fsencode(self.tree + real)) > _LONGEST:
-            what = f"deeper than {_DEEPEST} folders" if real.count("/") > _DEEPEST else f"longer than {_LONGEST} bytes"
-            raise CopyError(f"the path {real[:60]}… is {what}", "choose a shorter one")
-
     def _mode(self, mode: int) -> int:
         return stat.S_IMODE(mode) if self.mode is None else self.mode(mode)
 
@@ -286,6 +278,7 @@ class _Merged(View):
         self._tree, self._folders = tree, folders
 
     def lookup(self, path: str, follow: bool = False) -> Node | None:
+        _check_length(self._tree, path)  # an archive's way is looked up step by step
         above, _, name = path.rpartition("/")
         if not follow and above in self._folders and name not in ("", ".", ".."):
             return self.at(path)  # no folder that was made has a link in its path
@@ -305,6 +298,15 @@ class _Merged(View):
             if error.errno != errno.ENAMETOOLONG:
                 raise
             return None
+
+
+def _check_length(tree: str, real: str) -> None:
+    """What is deeper or longer could be made, in steps: but no container could use it, and each step down costs time."""
+    if "\0" in real:
+        raise CopyError(f"the path {real[:60]!r} has a NUL in it", "no file can be called so")
+    if real.count("/") > _DEEPEST or len(os.fsencode(tree + real)) > _LONGEST:
+        what = f"deeper than {_DEEPEST} folders" if real.count("/") > _DEEPEST else f"longer than {_LONGEST} bytes"
+        raise CopyError(f"the path {real[:60]}… is {what}", "choose a shorter one")
 
 
 def _check_name(real: str) -> None:

@@ -338,6 +338,16 @@ def test_a_deep_archive_is_refused(tmp_path):
     assert time.process_time() - began < 5
 
 
+def test_one_deep_entry_of_an_archive_is_refused_at_once(tmp_path):
+    with tarfile.open(make(tmp_path / "one", "y") / "x.tar", "w") as file:
+        file.addfile(tarfile.TarInfo("d/" * 20_000 + "x"))
+    context = Context(str(tmp_path / "one"))
+    began = time.process_time()
+    with pytest.raises(CopyError, match="deeper than 500"):
+        Image(tmp_path / "image").copy(context, items=marked(select(context, "x.tar")))
+    assert time.process_time() - began < 2
+
+
 def test_what_is_in_the_way_of_a_folder_below_a_new_one(tmp_path):
     image = Image(tmp_path / "image")
     one, two = make(tmp_path / "one", "a"), make(tmp_path / "two", "a/b")
