@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ class Explainer:
     def __init__(self, known: Iterable[Mapping[str, Any]]) -> None:
         self._known: list[Mapping[str, Any]] | None = None
         self._source = known
+        self._lock = threading.Lock()  # steps of several stages ask at a time
 
     def explain(self, definition: Definition, cached: bool, fresh: bool) -> str:
         """One line."""
@@ -31,8 +33,9 @@ class Explainer:
             return "cached: the same step on the same layers" + (", done a moment ago" if fresh else "")
         if fresh:
             return "runs: --no-cache"
-        if self._known is None:
-            self._known = list(self._source)
+        with self._lock:
+            if self._known is None:
+                self._known = list(self._source)
         same_kind = [facts for facts in self._known if facts.get("kind") == definition.kind]
         now = definition.facts()
         nearest = max(same_kind, key=lambda facts: _likeness(facts, now), default=None)

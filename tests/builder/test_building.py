@@ -177,3 +177,13 @@ def test_every_step_says_why(build: Any, tmp_path: Path) -> None:
     build(run, tmp_path, explain=True)
     assert "variable LEVEL changed" in why(build(run.replace("LEVEL=1", "LEVEL=2"), tmp_path, explain=True))
     assert "--no-cache" in why(build(run, tmp_path, explain=True, no_cache=True))
+
+
+def test_stages_ask_for_explanations_at_the_same_time(build: Any) -> None:
+    """What is known is read once, by whoever asks first: a generator that two threads read is a ValueError."""
+    build(unique("FROM host\n" + "".join(f"RUN echo {number}\n" for number in range(20))), explain=True)
+    steps = "".join(f"FROM host AS s{number}\nRUN echo {number}{time.time_ns()}\n" for number in range(8))
+    built = build(
+        unique(f"{steps}FROM scratch\n" + "".join(f"COPY --from=s{number} /etc/passwd /{number}\n" for number in range(8))), explain=True
+    )
+    assert sum("runs:" in event.why for event in built.of(StepFinished)) >= 8
