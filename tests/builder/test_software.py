@@ -20,6 +20,7 @@ from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError
 from pycontainers.events import StepFinished, StepOutput, finish
 from pycontainers.images import bootstrap, suites
+from pycontainers.paths import Paths
 from pycontainers.protocol import BootstrapRequest, BuildRequest, ContainerConfig, ExecConfig, Port
 
 BASE = "debian:bookworm"
@@ -172,7 +173,7 @@ CMD ["nginx", "-g", "daemon off;"]
   "packages": {
     "": {"name": "site", "version": "1.0.0", "dependencies": {"marked": "4.3.0"}},
     "node_modules/marked": {
-      "version": "4.3.0", "resolved": "https://registry.npmjs.org/marked/-/marked-4.3.0.tgz",
+      "version": "4.3.0",
       "integrity": "sha512-PRsaiG84bK+AMvxziE/lCFss8juXjNaWzVbN5tXAm4XjeaS9NAHhop+PjQxz2A9h8Q4M/xGmzP8vqNwy6JeK0A==",
       "bin": {"marked": "bin/marked.js"}, "engines": {"node": ">= 12"}
     }
@@ -184,7 +185,7 @@ CMD ["nginx", "-g", "daemon off;"]
 
 
 @pytest.fixture(scope="module")
-def debian(state: object) -> Iterator[None]:
+def debian(state: Paths) -> Iterator[None]:
     """The base image, made once."""
     if os.geteuid() != 0 or not shutil.which("mmdebstrap", path=bootstrap.PATH):
         pytest.skip("needs root and mmdebstrap (apt-get install mmdebstrap)")
@@ -192,7 +193,7 @@ def debian(state: object) -> Iterator[None]:
         suites.releases(suites.DISTRIBUTIONS["debian"], "bookworm", "amd64")
     except ContainersError as error:
         pytest.skip(f"no mirror of Debian's answers here: {error.message}")
-    engine = NativeEngine(state)  # type: ignore[arg-type]
+    engine = NativeEngine(state)
     finish(engine.bootstrap(BootstrapRequest(BASE)))
     yield
     engine.remove_image(BASE, force=True)

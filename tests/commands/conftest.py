@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from list_frontend import ListFrontend
 
 import pycontainers.api
 import pycontainers.commands.program
+from pycontainers.commands.declare import find, parse
+from pycontainers.commands.frontend import Context
 
 
 @pytest.fixture
@@ -24,24 +27,22 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     return found
 
 
-@pytest.fixture
-def command(engine: FakeEngine) -> Any:
-    """``command("run -d host", body)`` -> what the verb returns; ``command.frontend`` keeps what it streamed.
+class Command:
+    """``command("run -d host", body)`` -> what the verb returns; ``frontend`` keeps what it streamed.
 
-    ``command.files``: sets of files, as a notebook has them; None as in a shell.
+    ``files``: sets of files, as a notebook has them; None as in a shell.
     """
-    import shlex
 
-    from pycontainers.commands.declare import find, parse
-    from pycontainers.commands.frontend import Context
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine, self.frontend = engine, ListFrontend()
+        self.files: Any = None
 
-    frontend = ListFrontend()
-
-    def run(line: str, body: str | None = None) -> Any:
+    def __call__(self, line: str, body: str | None = None) -> Any:
         words = shlex.split(line)
         verb = find(words[0])
-        return verb.function(Context(lambda: engine, frontend, files=run.files), parse(verb, words[1:]), body)
+        return verb.function(Context(lambda: self.engine, self.frontend, files=self.files), parse(verb, words[1:]), body)
 
-    run.frontend = frontend  # type: ignore[attr-defined]
-    run.files = None  # type: ignore[attr-defined]
-    return run
+
+@pytest.fixture
+def command(engine: FakeEngine) -> Command:
+    return Command(engine)

@@ -105,8 +105,9 @@ def test_function_and_verb_have_the_same_options() -> None:
     options = {plural.get(option.dest, option.dest) for option in find("build").options} - of_the_call
     assert options == set(BuildOptions.__annotations__)
     assert set(inspect.signature(pc.build).parameters) == options | {"dockerfile", "tag", "output", "progress"}
+    wrong: dict[str, Any] = {"no_cash": True}
     with pytest.raises(UsageError) as caught:
-        pc.build(TEXT, no_cash=True)  # type: ignore[call-arg]
+        pc.build(TEXT, **wrong)
     assert "no_cache" in caught.value.hint
 
 
@@ -225,8 +226,9 @@ def test_values_of_another_kind_are_refused_in_one_line(options: dict[str, Any],
 
 
 def test_a_secret_of_another_kind_is_not_shown() -> None:
+    wrong: dict[str, Any] = {"s": ["hunter2"]}
     with pytest.raises(UsageError) as caught:
-        build_request(TEXT, secrets={"s": ["hunter2"]})  # type: ignore[dict-item]
+        build_request(TEXT, secrets=wrong)
     assert "hunter2" not in str(caught.value)
 
 
@@ -235,7 +237,9 @@ def test_every_option_has_a_kind() -> None:
 
 
 def test_what_gives_its_words_once_and_bytes_of_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = build_request(TEXT, (name for name in "ab"), labels=(f"{name}=1" for name in "cd"), build_args=iter(["A=1"]))  # type: ignore[arg-type]
+    tags: Any = (name for name in "ab")
+    labels: Any = (f"{name}=1" for name in "cd")
+    request = build_request(TEXT, tags, labels=labels, build_args=iter(["A=1"]))
     assert (request.tags, request.labels, request.build_args) == (("a", "b"), {"c": "1", "d": "1"}, {"A": "1"})
     assert build_request(TEXT, labels="a=b=c").labels == {"a": "b=c"}
     monkeypatch.setenv("TOKEN", "\udcff")

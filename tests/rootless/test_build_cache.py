@@ -10,9 +10,11 @@ from .conftest import Somebody
 DOCKERFILE = """\
 FROM scratch
 COPY busybox /bin/busybox
-RUN --mount=type=cache,id=things,target=/things ["/bin/busybox", "sh", "-c", "cd /bin && ./busybox head -c 7000 /dev/zero >/things/a && ./busybox chown 33:44 /things/a && ./busybox chmod 700 /things"]
-RUN ["/bin/busybox", "sh", "-c", "/bin/busybox mkdir -m 700 /closed && echo a >/closed/a && /bin/busybox chown -R 33:33 /closed"]
-"""  # noqa: E501
+SHELL ["/bin/busybox", "sh", "-c"]
+RUN --mount=type=cache,id=things,target=/things \\
+    cd /bin && ./busybox head -c 7000 /dev/zero >/things/a && ./busybox chown 33:44 /things/a && ./busybox chmod 700 /things
+RUN /bin/busybox mkdir -m 700 /closed && echo a >/closed/a && /bin/busybox chown -R 33:33 /closed
+"""
 
 
 def context(somebody: Somebody, busybox: str) -> str:

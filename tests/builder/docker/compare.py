@@ -167,7 +167,8 @@ def differences(ours: Result, docker: Result) -> list[str]:
     for path in sorted(ours.tree.keys() | docker.tree.keys()):
         mine, other = ours.tree.get(path), docker.tree.get(path)
         if mine is None or other is None:
-            found.append(f"{path}: {'only Docker has it' if mine is None else 'only ours has it'}: {asdict(mine or other)}")  # type: ignore[arg-type]
+            sides = (("ours", mine), ("Docker", other))
+            found += [f"{path}: only {side} has it: {asdict(entry)}" for side, entry in sides if entry is not None]
         elif mine != other:
             if mine.kind == other.kind == "d" and not other.time:  # "folder times"
                 mine.time = 0

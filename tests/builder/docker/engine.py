@@ -19,10 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pycontainers.images import suites
+
 #: Suites that have it, the oldest first: a name that the mirror no longer knows falls through to the next.
 SUITES = ("forky", "sid")
 PACKAGES = "docker.io,docker-cli,docker-buildx,containerd,runc,iptables,ca-certificates,git,iproute2,xz-utils,buildah,netavark"
-MIRROR = os.environ.get("PYCONTAINERS_DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("PYCONTAINERS_DEBIAN_MIRROR", suites.DISTRIBUTIONS["debian"].mirrors[0])
 #: Where the daemon and its clients see the folder that both sides share.
 SHARED = "/mnt"
 _START_SECONDS = 60

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pycontainers.engines.native import NativeEngine
@@ -146,10 +146,10 @@ class House:
     def _values(self, case: Case) -> dict[str, str]:
         return {name: value for name, value in self.values.items() if f"ARG {name}" in case.dockerfile}
 
-    def _base(self, name: str, make: object) -> None:
+    def _base(self, name: str, make: Callable[[], Path]) -> None:
         if name in self.bases:
             return
-        tar = make()  # type: ignore[operator]
+        tar = make()
         shared = self.folder / tar.name
         if not shared.exists():
             shutil.copyfile(tar, shared)

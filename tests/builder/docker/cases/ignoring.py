@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..case import Case
 
 _TREE = {
@@ -28,8 +30,8 @@ _TREE = {
 }
 
 
-def _case(name: str, rules: str, more: str = "", **options: object) -> Case:
-    return Case(name, f"FROM scratch\nCOPY . /all/\n{more}", {**_TREE, ".dockerignore": rules}, features="dockerignore COPY", **options)  # type: ignore[arg-type]
+def _case(name: str, rules: str, more: str = "", **options: Any) -> Case:
+    return Case(name, f"FROM scratch\nCOPY . /all/\n{more}", {**_TREE, ".dockerignore": rules}, features="dockerignore COPY", **options)
 
 
 CASES = (
