@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from ..errors import ContainersError, UsageError
 from ..events import Done, Event, Note, StepFailed, StepFinished, StepStarted, Work
+from ..images import reference
 from ..images.store import Image
 from ..protocol import BuildRequest
 from . import instructions as ins
@@ -49,6 +50,8 @@ def build(
     """
     started = time.perf_counter()
     _check_platform(request)
+    for tag in request.tags:
+        reference.check_free(tag)  # now, and not when all is built
     dockerfile = parse(request.dockerfile)
     instructions = ins.interpret(dockerfile)
     plan = make_plan(instructions, request.build_args, request.target, contexts=request.contexts)

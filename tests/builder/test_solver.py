@@ -10,7 +10,7 @@ import pytest
 
 from pycontainers.builder.solver import build
 from pycontainers.builder.stage import PATH
-from pycontainers.errors import BuildError, NotFound
+from pycontainers.errors import BuildError, NotFound, UsageError
 from pycontainers.events import Done, Note, StepFinished, StepOutput, StepStarted
 from pycontainers.protocol import BuildRequest
 
@@ -286,3 +286,10 @@ def test_host_stays_local(builder):
     image = builder("FROM host\nENV x=1\nRUN touch made")
     assert image.host and image.host == builder.store.resolve("host").host and len(image.layers) == 1
     assert builder.runner.calls[0]["env"]["x"] == "1"
+
+
+def test_a_name_that_cannot_be_is_refused_before_anything_runs(builder):
+    for name, hint in (("Bad Name", ""), ("host", "another name"), ("UPPER", ""), ("a@sha256:" + "0" * 64, "tag")):
+        with pytest.raises(UsageError) as caught:
+            builder("FROM scratch\nRUN echo x > y", tags=("fine", name))
+        assert hint in caught.value.hint and ran(builder) == 0 and not builder.store.images()

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -20,7 +21,7 @@ import pytest
 from pycontainers.errors import ImageError, NotFound, RegistryError, UsageError
 from pycontainers.images import descriptor, manifest, reference
 from pycontainers.images.descriptor import Descriptor, Platform
-from pycontainers.images.registry import credentials, login
+from pycontainers.images.registry import credentials, login, transport
 from pycontainers.images.registry.client import Registry
 from pycontainers.images.registry.credentials import Credentials
 
@@ -476,3 +477,8 @@ def test_credentials_are_never_shown() -> None:
     shown = repr(Credentials(USER, PASSWORD, "identity-token", "registry-token"))
     assert shown == "Credentials(username='alice')"
     assert credentials.server("docker.io") == "https://index.docker.io/v1/"
+
+
+def test_a_name_that_nobody_has_is_asked_for_once_and_a_resolver_that_is_away_again() -> None:
+    found = {code: transport.broken(socket.gaierror(code, "")) for code in (socket.EAI_NONAME, socket.EAI_AGAIN)}
+    assert [found[code].refused for code in found] == [True, False] and {one.reason for one in found.values()} == {"its name is not known"}

@@ -35,7 +35,8 @@ Body = Callable[[], bytes | Iterable[bytes]]
 
 
 class Broken(Exception):
-    """A connection that could not be made or broke. ``final``: it is of no use to try again; ``refused``: nobody listens there."""
+    """A connection that could not be made or broke. ``final``: it is of no use to try again; ``refused``: nobody listens there, or there
+    is no such host."""
 
     def __init__(self, reason: str, hint: str = "", final: bool = False, refused: bool = False) -> None:
         super().__init__(reason)
@@ -343,8 +344,10 @@ def broken(error: Exception) -> Broken:
         hint = "name it in PYCONTAINERS_INSECURE_REGISTRIES if that is meant" if plain else ""
         reason = "it speaks plain HTTP" if plain else getattr(found, "reason", None) or "it broke off"
         return Broken(f"{through}no TLS: {reason}", hint, final=plain)
-    if isinstance(root, exceptions.NameResolutionError) or _cause(root, socket.gaierror):
-        return Broken(f"{through}its name is not known", "check the name, the network, and HTTPS_PROXY where one is needed")
+    unknown = _cause(root, socket.gaierror)
+    if isinstance(root, exceptions.NameResolutionError) or unknown is not None:
+        nobody = isinstance(unknown, socket.gaierror) and unknown.errno == socket.EAI_NONAME  # an answer, not the want of one (EAI_AGAIN)
+        return Broken(f"{through}its name is not known", "check the name, the network, and HTTPS_PROXY where one is needed", refused=nobody)
     refused = _cause(root, ConnectionRefusedError)
     if refused is not None:
         return Broken(f"{through}connection refused", "is it running, and is the port right?", refused=True)
