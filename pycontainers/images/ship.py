@@ -49,7 +49,7 @@ def ship(
     if image.id.startswith("host:") and not include_host:
         raise StateError("host is this machine's own system", "with --include-host it is sent whole")
     if image.host and not include_host:
-        hint = "with --include-host this machine's system goes along, as a layer of its own"
+        hint = "push or save it with --include-host: this machine's system goes along, as a layer of its own"
         raise StateError(f"image {(image.names or (image.id[7:19],))[0]} stands on this machine's own system", hint)
     crew = _Crew(store, target, at_once)
     try:
