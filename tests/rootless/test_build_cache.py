@@ -39,5 +39,5 @@ def test_it_is_counted_pruned_exported_and_imported(mapped: Somebody, busybox: s
     mapped("builder", "prune", "-af")
     assert kept(mapped, "cachemounts") == kept(mapped, "snapshots") == kept(mapped, "ingest") == kept(mapped, "cache") == []
     said = mapped("build", "--network", "none", "--cache-from", f"type=local,src={cache}", "-t", "mine", folder) + mapped.stderr
-    assert said.count("CACHED") == 4 and kept(mapped, "cachemounts") == [], said
+    assert said.count("CACHED") == 5 and kept(mapped, "cachemounts") == [], said
     assert mapped("run", "--rm", "--network", "none", "mine", "/bin/busybox", "stat", "-c", "%u:%g", "/closed/a") == "33:33\n"

@@ -17,9 +17,9 @@ NONE = ("--network", "none")
 @pytest.fixture
 def single(people: Callable[..., Somebody]) -> Iterator[Somebody]:
     found = people(ranges=False)
+    found.tidy()
     yield found
-    for line in found("ps", "-aq").split():
-        found("rm", "-f", line, code=None)
+    found.tidy()
 
 
 def shell(somebody: Somebody, script: str, *options: str, code: int = 0) -> str:
