@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,8 @@ def main(folder: str, run: str, conn: socket.socket) -> None:
 def hold(folder: str, marks: str, conn: socket.socket) -> None:
     """Let nothing of the container move while the client lives; it need not tell us when it is done, or killed.
 
-    The mark says who has frozen it: should this process be killed too, :func:`sweep` thaws.
+    The mark says who has frozen it: should this process be killed too, :func:`sweep` thaws. It is a link, which is there with
+    what it says or not at all (symlink(2)); a file would take a second one beside it, which a SIGKILL leaves.
     """
     spec, now = state.read(folder, "config.json"), state.read(folder, "state.json")
     if spec is None or now is None or now["status"] != state.RUNNING:
@@ -35,7 +37,7 @@ def hold(folder: str, marks: str, conn: socket.socket) -> None:
         return
     group, mark = cgroups.open(spec["linux"]["cgroupsPath"]), f"{os.path.basename(folder)}.{os.getpid()}"
     os.makedirs(marks, mode=0o700, exist_ok=True)
-    state.write(marks, mark, process.identity(os.getpid()))
+    os.symlink(json.dumps(process.identity(os.getpid())), f"{marks}/{mark}")
     try:
         group.freeze()
         sockets.send(conn, {"ready": True})
@@ -73,8 +75,12 @@ def sweep(containers: str, run: str) -> None:
     except FileNotFoundError:
         return
     for mark in names:
-        guard, folder = state.read(marks, mark), f"{containers}/{mark.partition('.')[0]}"
-        if mark.startswith(".") or (guard and process.alive(guard) is not False):
+        folder = f"{containers}/{mark.partition('.')[0]}"
+        try:
+            guard = json.loads(os.readlink(f"{marks}/{mark}"))
+        except FileNotFoundError:
+            continue  # just done
+        if process.alive(guard) is not False:
             continue
         spec = state.read(folder, "config.json")
         group = cgroups.open(spec["linux"]["cgroupsPath"]) if spec else None

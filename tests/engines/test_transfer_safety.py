@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
@@ -355,9 +356,12 @@ def moves(info: ContainerInfo) -> bool:
     return bool(until(lambda: path.stat().st_mtime_ns != before, 0.3))
 
 
-def test_a_killed_commit_leaves_nothing_frozen(committing: Any) -> None:
+def test_a_killed_commit_leaves_nothing_frozen(engine: NativeEngine, committing: Any) -> None:
     info, client, guards = committing
     assert guards and not moves(info)
+    marks = engine.paths.run / "frozen"
+    holders = {json.loads(os.readlink(mark))["pid"] for mark in marks.iterdir()}
+    assert holders and holders <= guards, "a mark is whole, or not there"
     client.kill()
     assert until(lambda: moves(info))
 
