@@ -3,15 +3,8 @@
 
 const MORE = -1;
 
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
 function render({ model, el }) {
-  const root = element("div", "pyct-explore");
+  const root = element("div", "pyct pyct-explore");
   const title = element("div", "pyct-title");
   title.append(element("b", "", model.get("title")), element("span", "pyct-muted", " " + model.get("summary")));
   const panes = element("div", "pyct-panes");
@@ -34,21 +27,7 @@ function render({ model, el }) {
   el.append(root);
 
   let chosen = model.get("chosen");
-  const asked = new Map(); // number of a question -> what to do with its answer
-  let question = 0;
-
-  function ask(message, then) {
-    question += 1;
-    asked.set(question, then);
-    model.send({ ...message, question });
-  }
-
-  function answer(message) {
-    const then = asked.get(message.question);
-    asked.delete(message.question);
-    if (then) then(message);
-  }
-  model.on("msg:custom", answer);
+  const { ask, close } = asking(model);
 
   // -- layers
 
@@ -80,8 +59,7 @@ function render({ model, el }) {
     const at = options.findIndex((option) => Number(option.dataset.layer) === chosen);
     const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: options.length - 1 }[event.key];
     if (next === undefined) return;
-    event.preventDefault();
-    event.stopPropagation();
+    own(event);
     const option = options[Math.min(options.length - 1, Math.max(0, next))];
     choose(Number(option.dataset.layer), true);
   });
@@ -175,8 +153,7 @@ function render({ model, el }) {
     else if (event.key === "ArrowLeft") next = made.parentElement.closest('[role="treeitem"]');
     else if (event.key === "Enter" || event.key === " ") made.querySelector(".pyct-row").click();
     else return;
-    event.preventDefault();
-    event.stopPropagation(); // the notebook has its own meaning for these keys
+    own(event);
     if (next) focus(next);
   });
 
@@ -202,7 +179,7 @@ function render({ model, el }) {
   choose(chosen, false);
   return () => {
     clearTimeout(waiting);
-    model.off("msg:custom", answer);
+    close();
   };
 }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ...contents import shown
 from ...explored import KINDS, SIGNS, Explored, Node, label
 from ...metrics.series import format_bytes
+from .base import page_widget, source, widget_view
 
 _ROWS = 300  # sent at once: a folder may hold any number
 _LONGEST = 200  # characters of a search
@@ -64,19 +64,16 @@ def answer(found: Explored, message: dict[str, Any]) -> dict[str, Any]:
         numbers = {node.change.path: node for node in tree.nodes if node.change is not None}
         rows = [{**node_row(numbers[change.path], shown(change.path)), "folder": False} for change in sorted(changes)]
     sent = rows[offset : offset + _ROWS]
-    return {"question": message["question"], "layer": layer, "rows": sent, "left": len(rows) - offset - len(sent)}
+    return {"layer": layer, "rows": sent, "left": len(rows) - offset - len(sent)}
 
 
 @cache
 def _widget_class() -> Any:
-    import anywidget
     import traitlets
 
-    here = Path(__file__).parent
-
-    class Explorer(anywidget.AnyWidget):
-        _esm = (here / "explore.js").read_text(encoding="utf-8")
-        _css = (here / "explore.css").read_text(encoding="utf-8")
+    class Explorer(page_widget()):  # type: ignore[misc]  # made with the first widget
+        _esm = source("explore.js")
+        _css = source("explore.css")
         title = traitlets.Unicode().tag(sync=True)
         summary = traitlets.Unicode().tag(sync=True)
         layers: Any = traitlets.List().tag(sync=True)
@@ -85,21 +82,15 @@ def _widget_class() -> Any:
         def __init__(self, found: Explored) -> None:
             rows = layer_rows(found)
             last = len(found.contents.layers)
-            super().__init__(title=found.title, summary=found.summary, layers=rows, chosen=found.layer or last)
             self._found = found
-            self.on_msg(self._asked)
+            super().__init__(title=found.title, summary=found.summary, layers=rows, chosen=found.layer or last)
 
-        def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
-            try:
-                self.send(answer(self._found, message))
-            except (KeyError, TypeError, ValueError):
-                pass  # not one of our page's questions
+        def answer(self, message: dict[str, Any], buffers: Any) -> dict[str, Any]:
+            return answer(self._found, message)
 
     return Explorer
 
 
 def live_view(found: Explored) -> dict[str, Any]:
     """The widget part of a display bundle."""
-    bundle = _widget_class()(found)._repr_mimebundle_()
-    data: dict[str, Any] = bundle[0] if isinstance(bundle, tuple) else bundle
-    return {kind: value for kind, value in data.items() if kind != "text/plain"}
+    return widget_view(_widget_class()(found))

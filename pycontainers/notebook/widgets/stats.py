@@ -13,6 +13,7 @@ from ...usage import Stats
 from .. import html
 from ..plots import layout, traces
 from ..sampler import sampler
+from .base import widget_view
 
 
 def _figure_class() -> Any:
@@ -103,6 +104,4 @@ def live_view(stats: Stats) -> dict[str, Any]:
     """The widget part of a display bundle; the view is kept current from now on."""
     view = LiveStats(stats)
     sampler().add(view)
-    bundle = view.widget._repr_mimebundle_()
-    data: dict[str, Any] = bundle[0] if isinstance(bundle, tuple) else bundle
-    return {kind: value for kind, value in data.items() if kind != "text/plain"}
+    return widget_view(view.widget)

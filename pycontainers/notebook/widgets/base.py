@@ -1,0 +1,55 @@
+"""What all of our widgets have in common: their files, and who answers a page's questions."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+_log = logging.getLogger("pycontainers.notebook")
+
+
+@cache
+def source(name: str) -> str:
+    """``common`` and this widget's own file as one: ``explore.js`` (an ES module), ``explore.css``."""
+    common = f"common.{name.rpartition('.')[2]}"
+    return "\n".join((_HERE / part).read_text(encoding="utf-8") for part in (common, name))
+
+
+@cache
+def page_widget() -> Any:
+    """The base class of our widgets. anywidget is imported with the first one, not with the extension."""
+    import anywidget
+
+    class PageWidget(anywidget.AnyWidget):
+        """``answer(message, buffers)`` is asked by the page (``asking`` in common.js), on any thread.
+
+        What makes no sense (KeyError, TypeError, ValueError) is no question of our page's: nobody answers it.
+        """
+
+        def __init__(self, **traits: Any) -> None:
+            super().__init__(**traits)
+            self.on_msg(self._asked)
+
+        def answer(self, message: dict[str, Any], buffers: Any) -> dict[str, Any] | None:
+            """None: there is nothing to say."""
+            return None
+
+        def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
+            try:
+                said = self.answer(message, buffers)
+                if said is not None:
+                    self.send({**said, "view": message.get("view"), "question": message.get("question")})
+            except (KeyError, TypeError, ValueError, AttributeError):
+                _log.debug("a question that makes no sense: %r", message, exc_info=True)
+
+    return PageWidget
+
+
+def widget_view(widget: Any) -> dict[str, Any]:
+    """The widget part of a display bundle: a static form stands beside it, which a page without widgets shows."""
+    bundle = widget._repr_mimebundle_()
+    data: dict[str, Any] = bundle[0] if isinstance(bundle, tuple) else bundle
+    return {kind: value for kind, value in data.items() if kind != "text/plain"}

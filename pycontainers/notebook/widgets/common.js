@@ -1,0 +1,40 @@
+// What all of our widgets have in common; put in front of each one's own file (base.py).
+// Everything that is shown is set as text, never as HTML: names, logs and file names come from containers.
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// Questions to the kernel and their answers: `ask(message, then)`; a question that nobody answers costs nothing.
+// `close()` when the view goes.
+function asking(model) {
+  const waiting = new Map(); // number of a question -> what to do with its answer
+  const own = Math.random().toString(36).slice(2); // a model may have several views
+  let last = 0;
+  function answered(message, buffers) {
+    if (message.view !== own) return;
+    const then = waiting.get(message.question);
+    waiting.delete(message.question);
+    if (then) then(message, buffers);
+  }
+  model.on("msg:custom", answered);
+  return {
+    ask(message, then) {
+      last += 1;
+      waiting.set(last, then);
+      model.send({ ...message, view: own, question: last });
+    },
+    close() {
+      model.off("msg:custom", answered);
+    },
+  };
+}
+
+// Keys that mean something here must not reach the notebook, which has its own meaning for most of them.
+function own(event) {
+  event.preventDefault();
+  event.stopPropagation();
+}
