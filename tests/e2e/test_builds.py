@@ -18,12 +18,16 @@ from test_jupyterlab import ARTIFACTS, CHROMIUM, FLAGS, pytestmark
 
 pytestmark = [*pytestmark]
 
-#: What a solver says of stages that run side by side, slowly enough to be looked at.
+#: What a solver says of stages that run side by side, until the test has seen it.
 EVENTS = r"""
+import os
 import time
 from pycontainers.errors import BuildError
 from pycontainers.events import Done, Note, StepFailed, StepFinished, StepOutput, StepStarted, Transfer
 from pycontainers.notebook.progress import show
+def wait(name):
+    while not os.path.exists(name):
+        time.sleep(0.02)
 def begin():
     yield StepStarted(1, 9, "base", "FROM debian:bookworm")
     yield Transfer("4f4fb700ef54", "done", 30 << 20, 30 << 20)
@@ -44,7 +48,7 @@ def lines(count, pause=0.02):
 def good():
     yield from begin()
     yield from lines(40)
-    HOLD
+    wait('good-seen')
     yield StepFinished(7, 4.2, False)
     yield StepFinished(3, 6.1, False)
     yield Done("shop:1", 6.4)
@@ -63,7 +67,7 @@ def many():
             yield StepFinished(index, 0.3, index % 9 != 0)
         else:
             yield StepOutput(index, "stdout", b"checking for cc... cc\n")
-    time.sleep(MANY)
+    wait('many-seen')
     for index in (199, 200):
         yield StepFinished(index, 0.3, False)
     yield Done("many:1", 61.0)
@@ -78,7 +82,7 @@ COPY --from=two /srv/two /
 """
 CELLS = [
     "%load_ext pycontainers",
-    EVENTS.replace("HOLD", "time.sleep(4)").replace("MANY", "4"),
+    EVENTS,
     "show(good())",
     "try:\n    show(bad())\nexcept BuildError as error:\n    print('\\n'.join(error._render_traceback_()))",
     "show(many())",
@@ -122,12 +126,13 @@ def picture(page: Any, target: Any, name: str) -> None:
     page.screenshot(path=str(ARTIFACTS / f"{name}.png"), clip=target.bounding_box())
 
 
-def test_several_steps_at_a_time(page: Any) -> None:
+def test_several_steps_at_a_time(page: Any, lab: Any) -> None:
     view = page.get_by_role("log", name="build").first
     view.get_by_text("Collecting package-39").wait_for(timeout=120_000)
     assert view.get_by_role("img", name="running").count() == 2 and "2 running" in view.inner_text()
     assert "module 39" in view.inner_text() and "module 30" not in view.inner_text() and "<b>bold</b>" in view.inner_text()
     picture(page, view, "build-running-light")
+    (lab.folder / "good-seen").touch()
     view.get_by_text("built shop:1 in 6.40 s · 2 of 5 steps cached").wait_for()
     assert "↳ requirements.txt has changed" in view.inner_text() and not view.get_by_role("img", name="running").count()
     # An instruction that is wider than the page is cut, and the time beside it is seen.
@@ -146,10 +151,11 @@ def test_a_failure_shows_all_that_the_step_said(page: Any) -> None:
     assert view.get_by_role("img", name="cancelled").count() == 1 and view.get_by_role("img", name="failed").count() == 1
 
 
-def test_a_long_build_is_one_screen(page: Any) -> None:
+def test_a_long_build_is_one_screen(page: Any, lab: Any) -> None:
     view = page.get_by_role("log", name="build").nth(2)
     view.get_by_text("198 of 200 steps · 2 running").wait_for(timeout=60_000)
     assert view.bounding_box()["height"] < 700
+    (lab.folder / "many-seen").touch()
     view.get_by_text("built many:1").wait_for()
     group = view.locator("details").first
     group.locator("summary").click()

@@ -23,11 +23,15 @@ RUN rm /opt/app/data/model.bin && echo 2 > /opt/app/lib/core.py && ln -s /etc/sh
 RUN cd /opt/app && touch "$(printf 'a\033[31mred')" "$(printf 'bytes-\377')" '<img src=x onerror=document.title=1>' && \
     seq 400 | sed s,^,many-, | xargs touch
 """
-#: What a pull says, slowly enough to be looked at.
+#: What a pull says, slowly enough to be looked at; it waits until the test has seen what is there so far.
 TRANSFER = """
+import os
 import time
 from pycontainers.events import Done, Note, Transfer
 from pycontainers.notebook.progress import show
+def wait(name):
+    while not os.path.exists(name):
+        time.sleep(0.02)
 def work():
     yield Transfer("manifest", "done", 1200, 1200)
     yield Transfer("9c27e219663c", "exists")
@@ -36,7 +40,9 @@ def work():
     for step in range(1, 61):
         yield Transfer("4f4fb700ef54", "downloading", step << 19, 60 << 19)
         yield Transfer("<b>odd</b>", "downloading", step << 18, 80 << 18)
-        time.sleep(0.05)
+        time.sleep(0.02)
+        if step == 10:
+            wait("begun")
     yield Transfer("4f4fb700ef54", "unpacking", 10 << 20, 60 << 20)
     HOLD
     yield Transfer("4f4fb700ef54", "done", 30 << 20, 30 << 20)
@@ -50,7 +56,7 @@ CELLS = [
     "%load_ext pycontainers",
     "%%container build -t shown --progress quiet --network none\n" + DOCKERFILE,
     "%container explore shown",
-    TRANSFER.replace("HOLD", "time.sleep(4)"),
+    TRANSFER.replace("HOLD", "wait('seen')"),
     "found = %container explore shown\nfrom IPython.display import HTML, display\nfrom pycontainers.notebook.exploring import static\n"
     "display(HTML(static(found)))",
     TRANSFER.replace("HOLD", "raise RuntimeError('broken off')"),
@@ -91,16 +97,18 @@ def dark(page: Any, on: bool) -> None:
     page.wait_for_selector(f"body[data-jp-theme-light='{'false' if on else 'true'}']", state="attached", timeout=30_000)
 
 
-def test_a_transfer_is_one_view_with_a_bar_for_each_item(page: Any) -> None:
+def test_a_transfer_is_one_view_with_a_bar_for_each_item(page: Any, lab: Any) -> None:
     bar = page.get_by_role("progressbar", name="4f4fb700ef54 downloading")
     bar.wait_for(timeout=120_000)
     before = int(bar.get_attribute("aria-valuenow"))
+    (lab.folder / "begun").touch()
     bars = "[...document.querySelectorAll('[role=progressbar]')].filter(one => one.ariaLabel === '4f4fb700ef54 downloading')"
     value = f"Number({bars}[0].ariaValueNow)"
     page.wait_for_function(f"before => {value} > before + 20", arg=before)
     view = page.get_by_role("log", name="transfer").first
     assert "MiB/s" in view.inner_text() and "left" in view.inner_text() and "<b>odd</b>" in view.inner_text()
     shot(page, "transfer-light")  # the view is replaced at each update: it never stands still
+    (lab.folder / "seen").touch()
     view.get_by_text("pulled example/app:1 in 3.20 s").wait_for()
     assert "30.0 MiB in" in view.inner_text() and "is here already" in view.inner_text() and not view.get_by_role("progressbar").count()
 
