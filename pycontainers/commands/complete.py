@@ -33,12 +33,15 @@ def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
         return [f"{flag}={text}" for text in _kind(option.completes, value, names)]
     if last.startswith("-"):
         return _starting([name for option in verb.options for name in option.flags] + ["--help"], last)
-    return _kind(_argument(verb, len(found.positionals)), last, names)
+    return _kind(_argument(verb, found.positionals), last, names)
 
 
-def _argument(verb: Verb, position: int) -> str:
+def _argument(verb: Verb, before: Sequence[str]) -> str:
+    """What the argument after ``before`` completes; ``install=image,remove=kernel`` depends on the first of them."""
     for index, argument in enumerate(verb.arguments):
-        if index == position or argument.count in ("*", "+"):
+        if index == len(before) or argument.count in ("*", "+"):
+            if "=" in argument.completes:
+                return dict(part.split("=") for part in argument.completes.split(",")).get(before[0], "")
             return argument.completes
     return ""
 
@@ -50,6 +53,10 @@ def _kind(kind: str, last: str, names: Names) -> list[str]:
         return _starting(verbs(), last)
     if kind in ("file", "folder"):
         return files(last, kind == "folder")
+    if kind == "kernel":
+        from ..kernels import specs
+
+        return _starting([spec.name for spec in specs.found()], last)
     if "|" in kind:
         return _starting(kind.split("|"), last)
     if kind in ("container", "running", "image", "set", "stage", "argument"):

@@ -38,7 +38,7 @@ class Option:
         ``output`` (``src=``, ``dest=``, or whole where there is no ``=``): where ``$NAME`` and ``~`` of this machine are put in;
         everywhere else a dollar belongs to the container.
     :param completes: ``container``, ``running``, ``image``, ``set`` (of files), ``stage`` or ``argument`` (of a Dockerfile), ``file``,
-        ``folder``, or words separated by ``|``.
+        ``folder``, ``kernel`` (of an image), or words separated by ``|``; ``install=image,remove=kernel``: by the first argument.
     """
 
     flags: tuple[str, ...]
@@ -167,6 +167,7 @@ _MODULES = (
     "builder",
     "images",
     "shipping",
+    "kernel",
     "system",
 )
 
