@@ -21,6 +21,9 @@ _ESCAPE = re.compile(
 _COLOUR = re.compile("\x1b\\[[0-9;:]*m")
 _UNFINISHED = re.compile("\x1b(?:\\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?$")
 _LONGEST_ESCAPE = 1 << 16
+_CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_REACHING = re.compile("[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_REACHING_TERMINAL = re.compile("[\x00-\x07\x10-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
@@ -60,18 +63,33 @@ class EscapeFilter:
         kept: list[str] = []
         at = 0
         for match in _ESCAPE.finditer(text):
-            kept.append(_plain(text[at : match.start()]))
+            kept.append(self._plain(text[at : match.start()]))
             escape = match.group()
-            if _COLOUR.fullmatch(escape) or (self._cursor and escape.startswith("\x1b[")):
+            if self._keeps(escape):
                 kept.append(escape)
             at = match.end()
-        kept.append(_plain(text[at:]))
+        kept.append(self._plain(text[at:]))
         return "".join(kept)
 
+    def _keeps(self, escape: str) -> bool:
+        return _COLOUR.fullmatch(escape) is not None or (self._cursor and escape.startswith("\x1b["))
 
-def _plain(text: str) -> str:
-    """Text between escapes: carriage return and backspace stay (progress bars), other controls go."""
-    return re.sub("[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]", "", text)
+    def _plain(self, text: str) -> str:
+        """Text between escapes: carriage return and backspace stay (progress bars), other controls go."""
+        return _REACHING.sub("", text)
+
+
+class TerminalFilter(EscapeFilter):
+    """For a terminal that draws full-screen programs: all of CSI, the short escapes (saved cursor, character sets) and shifts stay.
+
+    Control strings (OSC, DCS, SOS, PM, APC) never do, nor C1 controls, by one of which each of them can begin (U+009D is OSC).
+    """
+
+    def _keeps(self, escape: str) -> bool:
+        return _CSI.fullmatch(escape) is not None or (escape[1] not in "[]PX^_\\" and len(escape) < 8)
+
+    def _plain(self, text: str) -> str:
+        return _REACHING_TERMINAL.sub("", text)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -22,10 +22,13 @@ class Frontend(Protocol):
 
     ``is_live``: somebody watches and the display can be redrawn (a page with widgets, a terminal).
     ``prompt``: what help texts put before a verb.
+    ``terminals``: a session with a terminal becomes a :class:`pycontainers.terminals.Terminal` that is shown, and goes on after its
+    command: ``full``, or ``lines`` where whole lines alone can be typed; "" where somebody sits at the command itself, or nobody.
     """
 
     is_live: bool
     prompt: str
+    terminals: str
 
     def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         """Draw the events of ``work`` as they come; return its result.

@@ -41,6 +41,7 @@ class ProgramFrontend:
     """stdout and stderr of this process. Bytes pass untouched into files and pipes; a terminal gets no clipboard escapes."""
 
     prompt = PROMPT
+    terminals = ""
 
     def __init__(self) -> None:
         self.is_live = sys.stdout.isatty()

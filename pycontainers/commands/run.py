@@ -12,6 +12,7 @@ from ..events import Work
 from ..objects import Container
 from ..protocol import ContainerConfig, Drive, OnOutput, Session
 from ..results import Output, RunResult
+from ..terminals import of_container
 from ..wording import failed
 from .declare import Argument, Option, Verb, declare
 from .frontend import Context, streams
@@ -52,7 +53,7 @@ def config_of(args: SimpleNamespace, stdin_open: bool = False) -> ContainerConfi
 
 
 def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
-    """Detached: the Container. Foreground: output streams as it comes; a RunResult, or ContainerFailed."""
+    """Detached: the Container. Foreground: output streams as it comes; a RunResult, or ContainerFailed. ``-it`` on a page: a Terminal."""
     if args.detach:
         if args.attach:
             raise UsageError("--attach and --detach contradict each other", "leave one of them out")
@@ -61,6 +62,9 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
         config = config_of(args)
         return _with_image(context, args, lambda: Container.launch(context.engine, config))
     config = config_of(args, body is not None)
+    if args.tty and args.interactive and body is None and context.frontend.terminals:
+        info = _with_image(context, args, lambda: context.engine.create(config))
+        return of_container(context.engine, info, context.frontend.terminals)
     output = Output(context.frontend.stream)
     shown = _wanted(output, args.attach)
     given = streams(context, args, body, shown)

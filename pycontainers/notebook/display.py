@@ -12,6 +12,7 @@ from .. import objects, results, wording
 from ..errors import NotFound
 from ..explored import Explored
 from ..protocol import ContainerInfo, Port
+from ..terminals import Terminal
 from ..usage import Stats, StatsTable, sparkline
 from . import html
 from .surroundings import port_link
@@ -164,6 +165,12 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
 
         return exploring.bundle(found, live())
 
+    def terminal(found: Terminal, include: Any = None, exclude: Any = None) -> Any:
+        from . import terminals
+
+        return terminals.bundle(found, live(), shell)
+
+    formatter.mimebundle_formatter.for_type(Terminal, terminal)
     formatter.mimebundle_formatter.for_type(Stats, bundle)
     formatter.mimebundle_formatter.for_type(Explored, explored)
 
@@ -197,3 +204,4 @@ def detach(shell: Any) -> None:
     formatter.ipython_display_formatter.pop(results.RunResult, None)
     formatter.mimebundle_formatter.pop(Stats, None)
     formatter.mimebundle_formatter.pop(Explored, None)
+    formatter.mimebundle_formatter.pop(Terminal, None)

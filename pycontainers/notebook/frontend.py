@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..events import Work
 from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
-from . import surroundings
+from . import surroundings, terminals
 
 T = TypeVar("T")
 SETS = FileSets()
@@ -30,6 +30,7 @@ class NotebookFrontend:
     def __init__(self, shell: Any) -> None:
         self.has_kernel = getattr(shell, "kernel", None) is not None
         self.is_live = surroundings.is_live(os.environ, shell.user_ns, self.has_kernel)
+        self.terminals = terminals.form() if self.is_live else ""
         self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 

@@ -112,7 +112,7 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take everything away again: magics, completion, display, threads."""
-    from . import completion, display
+    from . import completion, display, terminals
     from .sampler import sampler
 
     manager = shell.magics_manager
@@ -124,3 +124,4 @@ def unload_ipython_extension(shell: Any) -> None:
     completion.detach(shell)
     display.detach(shell)
     sampler().close()
+    terminals.close_all()

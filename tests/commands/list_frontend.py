@@ -10,6 +10,7 @@ class ListFrontend:
 
     is_live = False
     prompt = "%container"
+    terminals = ""
 
     def __init__(self) -> None:
         self.streamed: list[tuple[str, bytes]] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycontainers.text import EscapeFilter, ago, clean, one_line, span, table
+from pycontainers.text import EscapeFilter, TerminalFilter, ago, clean, one_line, span, table
 
 CLIPBOARD = b"\x1b]52;c;ZXZpbA==\x07"
 
@@ -55,3 +55,25 @@ def test_table_cells_cannot_break_rows() -> None:
 def test_words() -> None:
     assert span(0.4) == "0 seconds" and span(61) == "1 minute" and span(86400 * 3) == "3 days"
     assert ago(0.0) == "" and ago(10.0, 100.0) == "1 minute ago"
+
+
+HOSTILE = b"\x1b]52;c;ZXZpbA==\x07", b"\x1b]0;t\x1b\\", b"\x1bP+q544e\x1b\\", b"\x1b_G\x1b\\", "\x9d0;t\x07".encode(), b"\x1b\x1b]8;;http://x\x07", b"\x1b^x\x1b\\"
+
+
+def drawn(data: bytes, step: int) -> str:
+    escape = TerminalFilter()
+    return "".join(escape.feed(data[at : at + step]) for at in range(0, len(data), step)) + escape.feed(b"", final=True)
+
+
+@given(st.integers(1, 12))
+def test_a_terminal_draws_and_reaches_no_further(step: int) -> None:
+    kept = "\x1b[?1049h\x1b[2J\x1b7\x1b[5;1H\x1b(0\x0elqk\x0f\x1b(B\x1b8\x1bM\x1b[?25l grün 漢\x1b[6n\x08\t\r\n"
+    assert drawn(kept.encode(), step) == kept
+    found = drawn(b"a".join(HOSTILE) + b"b", step)
+    assert "\x1b" not in found and found.replace("0;t", "") == "aaaaaab"
+
+
+@given(st.lists(st.sampled_from([b"\x1b", b"]", b"52;", b"[", b"P", b"\\", b"\x07", b"3", b"m", b" ", b"\xc2\x9d", b"(", b"x"]), max_size=40), st.integers(1, 5))
+def test_no_control_string_ever_begins(parts: list[bytes], step: int) -> None:
+    found = drawn(b"".join(parts), step)
+    assert not any(f"\x1b{letter}" in found for letter in "]PX^_") and "\x9d" not in found and "\x90" not in found

@@ -1,0 +1,123 @@
+"""A terminal on a page: what its process writes goes there as bytes, what is typed comes back."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ...protocol import Engine, ExecConfig
+from ...terminals import Terminal, in_container
+from .base import page_widget, source
+
+_HERE = Path(__file__).parent
+_LONGEST = 1 << 20  # characters of one message of what is typed
+#: What a terminal says by itself when a program asks (cursor position, kind, modes): of several views of one, a single one may.
+_REPLIES = re.compile(r"(?:\x1b\[[?>]?[0-9;]*(?:[cRn]|\$y))+")
+
+
+@cache
+def _module(form: str) -> str:
+    """The view; of a full terminal with its library in front (hatch_build.py)."""
+    library = (_HERE / "xterm.js").read_text(encoding="utf-8") + "\n" if form == "full" else ""
+    return library + source("terminal.js")
+
+
+@cache
+def _style(form: str) -> str:
+    library = (_HERE / "xterm.css").read_text(encoding="utf-8") + "\n" if form == "full" else ""
+    return library + source("terminal.css")
+
+
+@cache
+def _widget_class(form: str) -> Any:
+    import traitlets
+
+    class TerminalView(page_widget()):  # type: ignore[misc]  # made with the first widget
+        _esm = _module(form)
+        _css = _style(form)
+        title = traitlets.Unicode().tag(sync=True)
+        container = traitlets.Unicode().tag(sync=True)
+        form = traitlets.Unicode().tag(sync=True)
+        running = traitlets.Bool().tag(sync=True)
+        said = traitlets.Unicode().tag(sync=True)
+        restarts = traitlets.Bool().tag(sync=True)
+        size: Any = traitlets.List().tag(sync=True)
+        leader = traitlets.Unicode().tag(sync=True)
+
+        def __init__(self, terminal: Terminal, title: str) -> None:
+            self._terminal = terminal
+            super().__init__(title=title, container=terminal.container, form=terminal.form, restarts=terminal.can_restart)
+            self.changed()
+            terminal.watch(self)
+
+        # -- what the terminal says, on its thread
+
+        def output(self, at: int, data: bytes) -> None:
+            self.send({"kind": "output", "at": at}, [data])
+
+        def lost(self) -> None:
+            self.send({"kind": "lost"})
+
+        def changed(self) -> None:
+            self.running, self.said = self._terminal.running, self._terminal.state
+
+        # -- what the page says
+
+        def answer(self, message: dict[str, Any], buffers: Any) -> None:
+            kind, view = message["kind"], str(message["view"])[:64]
+            if kind == "input":
+                self._typed(message["text"], view)
+            elif kind == "seen":
+                self._terminal.seen(int(message["at"]))
+            elif kind in ("open", "size"):
+                self.leader = view
+                self._terminal.resize(int(message["rows"]), int(message["columns"]))
+                self.size = list(self._terminal.size)
+                if kind == "open":
+                    self._opened(view)
+            elif kind == "close":
+                self._terminal.close()
+            elif kind == "again" and self._terminal.can_restart:
+                self._again()
+
+        def _opened(self, view: str) -> None:
+            with self._terminal.held():  # nothing may be sent between what is kept and what comes next
+                at, data = self._terminal.screen()
+                self.send({"kind": "screen", "at": at, "to": view}, [data])
+            self._terminal.redraw()
+
+        def _typed(self, text: Any, view: str) -> None:
+            if not isinstance(text, str) or len(text) > _LONGEST:
+                raise ValueError("no text that somebody typed")
+            if view != self.leader and _REPLIES.fullmatch(text):
+                return
+            if not self._terminal.write(text.encode("utf-8", "replace")) and self._terminal.running:
+                self.send({"kind": "full"})
+
+        def _again(self) -> None:
+            from ...errors import ContainersError
+
+            try:
+                self._terminal.start()
+            except ContainersError:
+                pass  # it is what the terminal says now
+            self.changed()
+
+    return TerminalView
+
+
+def make(terminal: Terminal, title: str) -> Any:
+    """The widget of a terminal. Use :func:`pycontainers.notebook.terminals.widget`, which keeps one for each."""
+    return _widget_class(terminal.form)(terminal, title)
+
+
+def terminal_view(engine: Engine, container: str, command: tuple[str, ...] = ()) -> Any:
+    """A widget with a new terminal in a running container: ``command``, or a shell.
+
+    ``close_terminal(view)`` of :mod:`pycontainers.notebook.terminals` ends both. :raises ContainersError: it does not start.
+    """
+    from .. import terminals
+
+    return terminals.widget(in_container(engine, container, ExecConfig(command), terminals.form()))

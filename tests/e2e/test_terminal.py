@@ -1,0 +1,287 @@
+"""Terminals on a page of real JupyterLab in real Chromium: vi, top, resize, paste, a flood, hostile output, a reload, several at once."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pycontainers.engines.native import NativeEngine
+from pycontainers.notebook import terminals
+from pycontainers.protocol import ContainerConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_images import dark
+from test_jupyterlab import CHROMIUM, FLAGS, execute, pytestmark, shot
+
+pytestmark = [*pytestmark]
+full = pytest.mark.skipif(terminals.form() != "full", reason="xterm.js is not bundled here (python hatch_build.py needs npm and network)")
+BUSYBOX = shutil.which("busybox")
+
+CELLS = [
+    "%load_ext pycontainers",
+    "%container terminal shellbox",
+    "%container exec -it shellbox sh",
+    "from pycontainers.notebook import terminals\nterminals.form = lambda: 'lines'\n%container terminal shellbox",
+    "",
+    "",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(state: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from lab import running
+
+    engine = NativeEngine(state)
+    engine.create(ContainerConfig("host", ("sleep", "900"), name="shellbox", network="none"))
+    engine.start("shellbox")
+    with running(tmp_path_factory.mktemp("terminal"), {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}) as found:
+        yield found
+    for info in engine.containers(all=True):
+        if info.name in ("shellbox", "own"):
+            engine.remove(info.id, force=True)
+
+
+@pytest.fixture(scope="module")
+def page(lab: Any) -> Iterator[Any]:
+    import test_jupyterlab
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        context = browser.new_context(viewport={"width": 1100, "height": 1900}, permissions=["clipboard-read", "clipboard-write"])
+        found = context.new_page()
+        found.set_default_timeout(30_000)
+        found.goto(lab.notebook("terminal.ipynb", CELLS))
+        test_jupyterlab.connected(found)
+        found.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+        yield found
+        browser.close()
+
+
+class Screen:
+    """One terminal on the page."""
+
+    def __init__(self, page: Any, number: int = 0) -> None:
+        self.page = page
+        self.root = page.locator(".pyct-terminal").nth(number)
+
+    def text(self) -> str:
+        return "\n".join(row.rstrip() for row in self.root.locator(".xterm-rows > div").all_inner_texts()).replace("\xa0", " ")
+
+    def until(self, wanted: str, gone: bool = False, seconds: float = 30) -> str:
+        end = time.monotonic() + seconds
+        while (wanted in (found := self.text())) is gone:
+            assert time.monotonic() < end, f"{wanted!r} is {'still' if gone else 'not'} on the screen:\n{found}"
+            self.page.wait_for_timeout(50)
+        return found
+
+    def focus(self) -> None:
+        self.root.locator(".xterm-screen").click()
+        self.root.locator(".xterm.focus").wait_for()
+
+    def type(self, text: str) -> None:
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Enter")
+
+
+@pytest.fixture(scope="module")
+def screen(page: Any) -> Screen:
+    found = Screen(page)
+    found.root.wait_for(timeout=90_000)
+    found.until("#")
+    return found
+
+
+@full
+def test_a_shell_answers_in_colours_and_knows_its_size(screen: Screen) -> None:
+    screen.focus()
+    screen.type("stty size; printf '\\033[1;31mred\\033[0m \\033[32mgreen\\033[0m\\n'; echo $((6*7))")
+    found = screen.until("\n42\n")
+    rows, columns = next(line for line in found.split("\n") if line.replace(" ", "").isdigit()).split()
+    assert int(rows) == screen.root.locator(".xterm-rows > div").count() and int(columns) > 60
+    red = screen.root.locator(".xterm-rows span", has_text="red").last
+    assert red.evaluate("one => getComputedStyle(one).color") != screen.root.evaluate("one => getComputedStyle(one).color")
+
+
+@full
+def test_keys_reach_the_program_and_not_the_notebook(screen: Screen) -> None:
+    """`d d` would remove a cell, `Escape b` add one, in the notebook."""
+    page = screen.page
+    before = page.locator(".jp-Cell").count()
+    screen.type("cat")
+    for key in ("d", "d", "Escape", "b", "a", "Shift+Enter", "Control+Enter"):
+        page.keyboard.press(key)
+    screen.until("dd")
+    page.keyboard.press("Control+c")
+    screen.until("^C")
+    assert page.locator(".jp-Cell").count() == before
+
+
+@full
+def test_vi_edits_a_file(screen: Screen) -> None:
+    page = screen.page
+    vi = "vi" if shutil.which("vi") else "busybox vi"
+    if vi != "vi" and not BUSYBOX:
+        pytest.skip("neither vi nor busybox on this machine")
+    screen.type(f"clear; {vi} /tmp/poem")
+    screen.until("~\n")
+    page.keyboard.press("i")
+    page.keyboard.type("roses are red")
+    page.keyboard.press("Enter")
+    page.keyboard.type("violets are blue")
+    page.keyboard.press("Escape")
+    shot(screen.root, "terminal-vi-light")
+    page.keyboard.type(":wq")
+    page.keyboard.press("Enter")
+    screen.until("~\n", gone=True)
+    screen.type("wc -w /tmp/poem")
+    screen.until("6 /tmp/poem")
+
+
+@full
+@pytest.mark.parametrize("program", ["top", "busybox top"])
+def test_top_draws_and_follows_the_size(screen: Screen, program: str) -> None:
+    if not shutil.which(program.split()[0]):
+        pytest.skip(f"no {program} on this machine")
+    page = screen.page
+    screen.type(f"clear; {program}")
+    first = screen.until("PID")
+    assert "sleep 900" in first or "sleep" in first
+    before = screen.root.locator(".xterm-rows > div").count()
+    screen.root.locator(".pyct-screen").evaluate("one => { one.style.height = '560px'; }")
+    page.wait_for_function("before => document.querySelectorAll('.pyct-terminal')[0].querySelectorAll('.xterm-rows > div').length > before", arg=before)
+    screen.until("PID")
+    shot(screen.root, f"terminal-{program.replace(' ', '-')}-light")
+    dark(page, True)
+    page.wait_for_function("getComputedStyle(document.querySelector('.pyct-terminal .xterm-scrollable-element, .pyct-terminal .xterm-viewport'))"
+                           ".backgroundColor.match(/\\d+/g).slice(0, 3).every(one => Number(one) < 60)")
+    shot(screen.root, f"terminal-{program.replace(' ', '-')}-dark")
+    dark(page, False)
+    screen.focus()
+    page.keyboard.press("q")
+    screen.until("PID", gone=False)
+    screen.type("clear; stty size")
+    screen.until(f"{screen.root.locator('.xterm-rows > div').count()} ")
+    screen.root.locator(".pyct-screen").evaluate("one => { one.style.height = ''; }")
+    page.wait_for_function("before => document.querySelectorAll('.pyct-terminal')[0].querySelectorAll('.xterm-rows > div').length === before", arg=before)
+
+
+@full
+def test_what_is_pasted_waits_for_enter(screen: Screen) -> None:
+    """Bracketed: a shell that asks for it takes several lines as text."""
+    page = screen.page
+    screen.type("clear")
+    page.evaluate("navigator.clipboard.writeText('echo pasted-$((1+1))\\necho second-$((2+2))')")
+    screen.focus()
+    page.keyboard.press("Control+v")
+    screen.until("echo second-$((2+2))")
+    assert "pasted-2" not in screen.text()
+    page.keyboard.press("Enter")
+    screen.until("second-4")
+    screen.until("pasted-2")
+
+
+@full
+def test_a_flood_ends_at_a_key_and_the_page_lives(screen: Screen) -> None:
+    page = screen.page
+    screen.focus()
+    screen.type("yes 'a flood of lines that never ends'")
+    screen.until("a flood of lines that never ends\na flood")
+    page.wait_for_timeout(1500)
+    before = time.monotonic()
+    page.keyboard.press("Control+c")
+    screen.until("^C")
+    assert time.monotonic() - before < 3
+    assert execute(page, "print(6 * 7)").strip() == "42"
+    screen.type("clear; echo after-$((1+1))")
+    screen.until("after-2")
+
+
+@full
+def test_escapes_reach_neither_clipboard_nor_title_nor_links(screen: Screen) -> None:
+    page = screen.page
+    page.evaluate("navigator.clipboard.writeText('mine')")
+    title = page.title()
+    screen.focus()
+    hostile = r"printf '\033]52;c;ZXZpbA==\007\033]0;owned\007\302\2350;owned\007\033]8;;http://127.0.0.1/\033\\link\033]8;;\033\\ <img src=x onerror=document.title=1> d\157ne\n'"
+    screen.type("clear; " + hostile)
+    screen.until("> done")
+    assert page.evaluate("navigator.clipboard.readText()") == "mine" and page.title() == title
+    assert screen.root.locator("img, a").count() == 0
+
+
+@full
+def test_several_at_once_and_a_reloaded_page_shows_the_screen(screen: Screen, lab: Any) -> None:
+    page = screen.page
+    second = Screen(page, 1)
+    second.focus()
+    second.type("echo sec\\ond; tty")
+    second.until("second\n")
+    screen.focus()
+    screen.type("clear; X=kept; echo before-the-reload")
+    screen.until("before-the-reload\n")
+    page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
+    page.goto(lab.address("terminal.ipynb"))
+    import test_jupyterlab
+
+    test_jupyterlab.connected(page)
+    screen.until("before-the-reload\n")
+    screen.focus()
+    screen.type("echo still-$X")
+    screen.until("still-kept")
+
+
+@full
+def test_close_ends_the_shell_and_another_begins(screen: Screen, state: Any) -> None:
+    page = screen.page
+    shells = lambda: sum("bash" in row[-1] or row[-1] == "sh" for row in NativeEngine(state).top("shellbox")[1])  # noqa: E731
+    before = shells()
+    screen.focus()
+    page.keyboard.press("Shift+Escape")
+    assert page.evaluate("document.activeElement.textContent") == "Close"
+    page.keyboard.press("Enter")
+    screen.root.get_by_text("closed").wait_for()
+    end = time.monotonic() + 10
+    while shells() != before - 1:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    screen.root.get_by_role("button", name="Start again").click()
+    screen.root.get_by_text("running").wait_for()
+    screen.focus()
+    screen.type("clear; echo new-$((2+3))-$X.")
+    screen.until("new-5-.")
+    screen.type("exit 3")
+    screen.root.get_by_text("exit code 3").wait_for()
+    shot(screen.root, "terminal-ended-light")
+
+
+def test_lines_where_there_is_no_library(page: Any) -> None:
+    lines = page.locator(".pyct-terminal:has(.pyct-lines)")
+    lines.wait_for(timeout=90_000)
+    field = lines.get_by_role("textbox")
+    output = lines.get_by_role("log")
+    field.fill("printf '\\033[31mred\\033[0m plain\\n<b>bold</b> \\033]0;owned\\007\\n'")
+    field.press("Enter")
+    output.get_by_text("<b>bold</b>", exact=True).wait_for()
+    assert output.locator(".pyct-ink-red").last.inner_text() == "red" and output.locator("b").count() == 0
+    field.fill("sleep 100; echo not-reached")
+    field.press("Enter")
+    lines.get_by_role("button", name="Ctrl-C").click()
+    field.fill("echo reach\\ed")
+    field.press("Enter")
+    output.get_by_text("reached", exact=True).wait_for()
+    field.press("ArrowUp")
+    assert field.input_value() == "echo reach\\ed"
+    for on in (True, False):
+        dark(page, on)
+        shot(lines, f"terminal-lines-{'dark' if on else 'light'}")
+    field.fill("")
+    lines.get_by_role("button", name="Ctrl-D").click()
+    lines.get_by_text("exit code").wait_for()
