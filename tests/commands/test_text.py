@@ -57,7 +57,16 @@ def test_words() -> None:
     assert ago(0.0) == "" and ago(10.0, 100.0) == "1 minute ago"
 
 
-HOSTILE = b"\x1b]52;c;ZXZpbA==\x07", b"\x1b]0;t\x1b\\", b"\x1bP+q544e\x1b\\", b"\x1b_G\x1b\\", "\x9d0;t\x07".encode(), b"\x1b\x1b]8;;http://x\x07", b"\x1b^x\x1b\\"
+HOSTILE = (
+    b"\x1b]52;c;ZXZpbA==\x07",
+    b"\x1b]0;t\x1b\\",
+    b"\x1bP+q544e\x1b\\",
+    b"\x1b_G\x1b\\",
+    "\x9d0;t\x07".encode(),
+    b"\x1b\x1b]8;;http://x\x07",
+    b"\x1b^x\x1b\\",
+)
+PIECES = [b"\x1b", b"]", b"52;", b"[", b"P", b"\\", b"\x07", b"3", b"m", b" ", b"\xc2\x9d", b"(", b"x"]
 
 
 def drawn(data: bytes, step: int) -> str:
@@ -73,7 +82,7 @@ def test_a_terminal_draws_and_reaches_no_further(step: int) -> None:
     assert "\x1b" not in found and found.replace("0;t", "") == "aaaaaab"
 
 
-@given(st.lists(st.sampled_from([b"\x1b", b"]", b"52;", b"[", b"P", b"\\", b"\x07", b"3", b"m", b" ", b"\xc2\x9d", b"(", b"x"]), max_size=40), st.integers(1, 5))
+@given(st.lists(st.sampled_from(PIECES), max_size=40), st.integers(1, 5))
 def test_no_control_string_ever_begins(parts: list[bytes], step: int) -> None:
     found = drawn(b"".join(parts), step)
     assert not any(f"\x1b{letter}" in found for letter in "]PX^_") and "\x9d" not in found and "\x90" not in found

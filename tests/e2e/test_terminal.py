@@ -17,13 +17,19 @@ from pycontainers.protocol import ContainerConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_images import dark
+import test_images
 from test_jupyterlab import CHROMIUM, FLAGS, execute, pytestmark, shot
 
 pytestmark = [*pytestmark]
 full = pytest.mark.skipif(terminals.form() != "full", reason="xterm.js is not bundled here (python hatch_build.py needs npm and network)")
 BUSYBOX = shutil.which("busybox")
 
+ROWS = "document.querySelector('.pyct-terminal').querySelectorAll('.xterm-rows > div').length"
+GROUND = "getComputedStyle(document.querySelector('.pyct-terminal .xterm-scrollable-element')).backgroundColor"
+HOSTILE = (
+    r"\033]52;c;ZXZpbA==\007\033]0;owned\007\302\2350;owned\007\033]8;;http://127.0.0.1/\033\\link\033]8;;\033\\"
+    r" <img src=x onerror=document.title=1> d\157ne\n"
+)
 CELLS = [
     "%load_ext pycontainers",
     "%container terminal shellbox",
@@ -63,6 +69,13 @@ def page(lab: Any) -> Iterator[Any]:
         found.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         yield found
         browser.close()
+
+
+def dark(page: Any, on: bool) -> None:
+    """And until JupyterLab has taken away what it lays over the page meanwhile."""
+    test_images.dark(page, on)
+    page.wait_for_function("!document.querySelector('.jp-Splash, #jupyterlab-splash')")
+    page.wait_for_timeout(700)  # its fading, for the picture's sake
 
 
 class Screen:
@@ -156,12 +169,11 @@ def test_top_draws_and_follows_the_size(screen: Screen, program: str) -> None:
     assert "sleep 900" in first or "sleep" in first
     before = screen.root.locator(".xterm-rows > div").count()
     screen.root.locator(".pyct-screen").evaluate("one => { one.style.height = '560px'; }")
-    page.wait_for_function("before => document.querySelectorAll('.pyct-terminal')[0].querySelectorAll('.xterm-rows > div').length > before", arg=before)
+    page.wait_for_function(f"before => {ROWS} > before", arg=before)
     screen.until("PID")
     shot(screen.root, f"terminal-{program.replace(' ', '-')}-light")
     dark(page, True)
-    page.wait_for_function("getComputedStyle(document.querySelector('.pyct-terminal .xterm-scrollable-element, .pyct-terminal .xterm-viewport'))"
-                           ".backgroundColor.match(/\\d+/g).slice(0, 3).every(one => Number(one) < 60)")
+    page.wait_for_function(f"{GROUND}.match(/\\d+/g).slice(0, 3).every(one => Number(one) < 60)")
     shot(screen.root, f"terminal-{program.replace(' ', '-')}-dark")
     dark(page, False)
     screen.focus()
@@ -170,7 +182,7 @@ def test_top_draws_and_follows_the_size(screen: Screen, program: str) -> None:
     screen.type("clear; stty size")
     screen.until(f"{screen.root.locator('.xterm-rows > div').count()} ")
     screen.root.locator(".pyct-screen").evaluate("one => { one.style.height = ''; }")
-    page.wait_for_function("before => document.querySelectorAll('.pyct-terminal')[0].querySelectorAll('.xterm-rows > div').length === before", arg=before)
+    page.wait_for_function(f"before => {ROWS} === before", arg=before)
 
 
 @full
@@ -210,8 +222,7 @@ def test_escapes_reach_neither_clipboard_nor_title_nor_links(screen: Screen) -> 
     page.evaluate("navigator.clipboard.writeText('mine')")
     title = page.title()
     screen.focus()
-    hostile = r"printf '\033]52;c;ZXZpbA==\007\033]0;owned\007\302\2350;owned\007\033]8;;http://127.0.0.1/\033\\link\033]8;;\033\\ <img src=x onerror=document.title=1> d\157ne\n'"
-    screen.type("clear; " + hostile)
+    screen.type(f"clear; printf '{HOSTILE}'")
     screen.until("> done")
     assert page.evaluate("navigator.clipboard.readText()") == "mine" and page.title() == title
     assert screen.root.locator("img, a").count() == 0

@@ -136,15 +136,14 @@ function bytes(buffer) {
 // -- a whole terminal
 
 function drawing(model, root, place, type, leave) {
-  const style = getComputedStyle(root);
+  const style = getComputedStyle(root.isConnected ? root : document.body);
   const terminal = new PyctXterm.Terminal({
     cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
-    fontFamily: style.getPropertyValue("--pyct-mono").trim() || "monospace",
+    fontFamily: "monospace",
     fontSize: parseInt(style.getPropertyValue("--jp-code-font-size")) || 13,
     lineHeight: 1.15,
-    scrollback: 5000,
-    minimumContrastRatio: 4.5,
-    theme: theme(root),
+    scrollback: 5000, // the colours below can be read on their grounds; minimumContrastRatio takes the wrong ground for inverse text
+    overviewRuler: { width: 8 }, // the scroll bar's
     linkHandler: { activate() {} }, // what the kernel should have taken out must not open a page
   });
   const fit = new PyctXterm.FitAddon();
@@ -171,9 +170,17 @@ function drawing(model, root, place, type, leave) {
     }
     return !(event.ctrlKey && !event.altKey && letter === "v"); // the browser pastes; xterm.js brackets it where the program wants that
   });
-  const watching = themes(() => (terminal.options.theme = theme(root)));
+  const dress = () => {
+    terminal.options.theme = theme(root);
+    const mono = getComputedStyle(root).getPropertyValue("--pyct-mono").trim();
+    if (mono && !mono.startsWith("var(")) terminal.options.fontFamily = mono;
+  };
+  const watching = themes(dress);
+  let dressed = false;
   return {
     fit() {
+      if (!dressed && root.isConnected) dress(); // before that it has no style
+      dressed = root.isConnected;
       const size = fit.proposeDimensions();
       if (!size || !Number.isFinite(size.cols) || !Number.isFinite(size.rows) || size.cols < 2) return null;
       terminal.resize(Math.min(size.cols, 1000), Math.min(Math.max(size.rows, 2), 500));
@@ -220,6 +227,9 @@ function theme(root) {
     cursorAccent: hex(ground),
     selectionBackground: dark ? "#3a5a80" : "#b6d7ff",
     selectionInactiveBackground: dark ? "#33404f" : "#dbe9f8",
+    scrollbarSliderBackground: dark ? "#ffffff26" : "#00000020",
+    scrollbarSliderHoverBackground: dark ? "#ffffff40" : "#00000038",
+    scrollbarSliderActiveBackground: dark ? "#ffffff55" : "#00000050",
   };
 }
 

@@ -34,9 +34,11 @@ def _style(form: str) -> str:
 def _widget_class(form: str) -> Any:
     import traitlets
 
+    module, style = _module(form), _style(form)
+
     class TerminalView(page_widget()):  # type: ignore[misc]  # made with the first widget
-        _esm = _module(form)
-        _css = _style(form)
+        _esm = module
+        _css = style
         title = traitlets.Unicode().tag(sync=True)
         container = traitlets.Unicode().tag(sync=True)
         form = traitlets.Unicode().tag(sync=True)
