@@ -491,6 +491,40 @@ Drive = Callable[[Session], None]
 """Whoever sits at a session: passes on input and output until it is over, or returns before to detach."""
 
 
+@dataclass(frozen=True)
+class LogPart:
+    """A stretch of a container's log: its lines, and where it begins and ends in the whole (bytes)."""
+
+    lines: tuple[LogLine, ...]
+    start: int
+    end: int
+
+
+class Watch(Protocol):
+    """Looks again and again at what there is, for who shows it: what has not changed is not read anew. For one thread at a time."""
+
+    def stirred(self) -> bool:
+        """Whether something may have happened since this was last asked. Cheap enough to be asked several times a second."""
+        ...
+
+    def containers(self) -> list[ContainerInfo]:
+        """All of them, newest first. What has not changed is the same object as the last time."""
+        ...
+
+    def images(self) -> list[ImageInfo]: ...
+
+    def samples(self, container: str) -> Sequence[Any]:
+        """What was recorded since this was last asked of it, oldest first; the first time, the newest 120. ``container`` is a full id."""
+        ...
+
+    def log(self, container: str, after: int | None = None, before: int | None = None) -> LogPart:
+        """The last lines of its log (up to 64 KiB); of what lies ``before`` or ``after`` a place in it, the last or the first ones.
+
+        :raises NotFound: it was removed.
+        """
+        ...
+
+
 class Engine(Protocol):
     """The verbs of an engine. Containers and images are named by name, full id, or unambiguous start of an id.
 
@@ -577,6 +611,10 @@ class Engine(Protocol):
 
     def samples(self, container: str) -> Sequence[Any]:
         """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit."""
+        ...
+
+    def watch(self) -> Watch:
+        """For who looks at everything once a second."""
         ...
 
     def copy_out(

@@ -162,6 +162,7 @@ _MODULES = (
     "logs",
     "events",
     "stats",
+    "dashboard",
     "build",
     "inline",
     "builder",

@@ -34,6 +34,7 @@ from ..protocol import (
     Pruned,
     Resources,
     RestartPolicy,
+    Watch,
 )
 from ..runtime import changes, client, freeze, journal, logs, recover, state
 from ..runtime.marks import mark
@@ -292,6 +293,11 @@ class NativeEngine(Shipping):
 
         path = f"{self.folders.path(self._id(container))}/samples.ring"
         return history.read(path) if os.path.exists(path) else []
+
+    def watch(self) -> Watch:
+        from .watching import Watch
+
+        return Watch(self.paths, self.folders, self.containers, self.images)
 
     def prune(self) -> Pruned:
         """Remove every container that has ended, then layers and images that nothing uses. Lines that say what was done."""

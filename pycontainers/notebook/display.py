@@ -11,6 +11,7 @@ from typing import Any
 from .. import objects, results, wording
 from ..errors import NotFound
 from ..explored import Explored
+from ..overview import Dashboard
 from ..protocol import ContainerInfo, Port
 from ..terminals import Terminal
 from ..usage import Stats, StatsTable, sparkline
@@ -171,6 +172,12 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
         return terminals.bundle(found, live(), shell)
 
     formatter.mimebundle_formatter.for_type(Terminal, terminal)
+    def dashboard(found: Dashboard, include: Any = None, exclude: Any = None) -> Any:
+        from .dashboard import static
+
+        return static.bundle(found, live())
+
+    formatter.mimebundle_formatter.for_type(Dashboard, dashboard)
     formatter.mimebundle_formatter.for_type(Stats, bundle)
     formatter.mimebundle_formatter.for_type(Explored, explored)
 
@@ -205,3 +212,4 @@ def detach(shell: Any) -> None:
     formatter.mimebundle_formatter.pop(Stats, None)
     formatter.mimebundle_formatter.pop(Explored, None)
     formatter.mimebundle_formatter.pop(Terminal, None)
+    formatter.mimebundle_formatter.pop(Dashboard, None)

@@ -112,6 +112,8 @@ def load_ipython_extension(shell: Any) -> None:
 
 def unload_ipython_extension(shell: Any) -> None:
     """Take everything away again: magics, completion, display, threads."""
+    import sys
+
     from . import completion, display, terminals
     from .sampler import sampler
 
@@ -125,3 +127,6 @@ def unload_ipython_extension(shell: Any) -> None:
     display.detach(shell)
     sampler().close()
     terminals.close_all()
+    board = sys.modules.get(f"{__package__}.dashboard.board")  # nobody who never saw a dashboard pays for one
+    if board is not None:
+        board.follower().close()

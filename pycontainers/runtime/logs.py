@@ -99,6 +99,35 @@ def read(path: str, *, follow: Callable[[], bool] | None = None, poll: float = 0
             time.sleep(poll)
 
 
+def part(
+    path: str, after: int | None = None, before: int | None = None, most: int = 64 << 10
+) -> tuple[list[tuple[float, str, bool, bytes]], int, int]:
+    """Whole lines from at most ``most`` bytes of the log, and where they begin and end in it.
+
+    :param after: the first ones from this place on. :param before: the last ones before this place. Neither: the last ones.
+    """
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        return [], 0, 0
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        if after is not None:
+            start = after if after <= size else 0
+            end = min(size, start + most)
+        else:
+            end = size if before is None else min(size, before)
+            start = max(0, end - most)
+        file.seek(start)
+        data = file.read(end - start)
+    if after is None and start:  # somewhere within a line
+        cut = data.find(b"\n") + 1
+        start, data = start + cut, data[cut:]
+    whole = data.rfind(b"\n") + 1  # the last one is being written
+    found = [parsed for line in data[:whole].split(b"\n") if line and (parsed := _parse(line))]
+    return found, start, start + whole
+
+
 def _parse(line: bytes) -> tuple[float, str, bool, bytes] | None:
     parts = line.split(b" ", 3)
     if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):

@@ -21,6 +21,7 @@ from pycontainers.protocol import (
     ImageHistory,
     ImageInfo,
     LogLine,
+    LogPart,
     Pruned,
 )
 
@@ -185,6 +186,9 @@ class FakeEngine:
         self.find(container)
         return self.recorded
 
+    def watch(self) -> FakeWatch:
+        return FakeWatch(self)
+
     def build(self, request: BuildRequest) -> Any:
         self.calls.append(("build", request))
 
@@ -249,3 +253,33 @@ class FakeEngine:
 
     def doctor(self) -> list[Check]:
         return self.checks
+
+
+class FakeWatch:
+    """Tells what the engine has."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.looks = 0
+
+    def stirred(self) -> bool:
+        return False
+
+    def containers(self) -> list[ContainerInfo]:
+        self.looks += 1
+        return sorted(self.engine.boxes.values(), key=lambda info: -info.created)
+
+    def images(self) -> list[ImageInfo]:
+        return list({info.id: info for info in self.engine.pictures.values()}.values())
+
+    def samples(self, container: str) -> list[Any]:
+        found, self.engine.recorded = self.engine.recorded, []
+        return found
+
+    def log(self, container: str, after: int | None = None, before: int | None = None) -> LogPart:
+        self.engine.find(container)
+        lines = self.engine.lines
+        if before is not None:
+            return LogPart(tuple(lines[max(0, before - 2) : before]), max(0, before - 2), before)
+        start = max(0, len(lines) - 2) if after is None else after
+        return LogPart(tuple(lines[start:]), start, len(lines))

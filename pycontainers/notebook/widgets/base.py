@@ -12,10 +12,10 @@ _log = logging.getLogger("pycontainers.notebook")
 
 
 @cache
-def source(name: str) -> str:
-    """``common`` and this widget's own file as one: ``explore.js`` (an ES module), ``explore.css``."""
-    common = f"common.{name.rpartition('.')[2]}"
-    return "\n".join((_HERE / part).read_text(encoding="utf-8") for part in (common, name))
+def source(*names: str) -> str:
+    """``common`` and this widget's own files as one: ``explore.js`` (an ES module), ``explore.css``."""
+    common = f"common.{names[0].rpartition('.')[2]}"
+    return "\n".join((_HERE / part).read_text(encoding="utf-8") for part in (common, *names))
 
 
 @cache

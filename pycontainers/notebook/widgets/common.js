@@ -22,6 +22,7 @@ function asking(model) {
   }
   model.on("msg:custom", answered);
   return {
+    view: own, // names this view in what is sent: a kernel that speaks unasked may mean one view alone
     ask(message, then) {
       last += 1;
       waiting.set(last, then);

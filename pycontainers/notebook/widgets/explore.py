@@ -91,6 +91,11 @@ def _widget_class() -> Any:
     return Explorer
 
 
+def explorer(found: Explored) -> Any:
+    """The widget."""
+    return _widget_class()(found)
+
+
 def live_view(found: Explored) -> dict[str, Any]:
     """The widget part of a display bundle."""
-    return widget_view(_widget_class()(found))
+    return widget_view(explorer(found))

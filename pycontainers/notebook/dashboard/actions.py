@@ -1,0 +1,71 @@
+"""What the dashboard's buttons do. Each action runs on a worker's thread: a stop may take its ten seconds, and callbacks return at once."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ...objects import Container
+from ...protocol import Engine
+
+_WORKERS = 6
+_IDLE = 20.0  # seconds after which a worker that has nothing to do ends
+
+
+class Workers:
+    """A few threads, started with the first job and ended with idleness. They are daemons: none holds up the kernel's end."""
+
+    def __init__(self, most: int = _WORKERS) -> None:
+        self._most = most
+        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._lock = threading.Lock()
+        self._count = self._free = 0
+
+    def do(self, job: Callable[[], None]) -> None:
+        with self._lock:
+            self._jobs.put(job)
+            if self._free < self._jobs.qsize() and self._count < self._most:
+                self._count += 1
+                threading.Thread(target=self._run, name="pycontainers-dashboard-work", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._free += 1
+            try:
+                job = self._jobs.get(timeout=_IDLE)
+            except queue.Empty:
+                with self._lock:
+                    self._free -= 1
+                    if self._jobs.empty():
+                        self._count -= 1
+                        return
+                continue
+            with self._lock:
+                self._free -= 1
+            job()
+
+
+def _again(engine: Engine, name: str) -> None:
+    Container(engine, engine.find(name)).restart()
+
+
+def _remove_image(engine: Engine, ident: str) -> None:
+    # Every name of it: who removes a row means the image.
+    names = engine.image(ident).names
+    for name in names or (ident,):
+        engine.remove_image(name)
+
+
+#: (tab, verb) → what it does, how it is said while it is done, and when it is done.
+ACTIONS: dict[tuple[str, str], tuple[Callable[[Engine, str], Any], str, str]] = {
+    ("containers", "start"): (lambda engine, name: engine.start(name), "starting", "started"),
+    ("containers", "stop"): (lambda engine, name: engine.stop(name), "stopping", "stopped"),
+    ("containers", "restart"): (_again, "restarting", "restarted"),
+    ("containers", "pause"): (lambda engine, name: engine.pause(name), "pausing", "paused"),
+    ("containers", "unpause"): (lambda engine, name: engine.unpause(name), "resuming", "resumed"),
+    ("containers", "remove"): (lambda engine, name: engine.remove(name, True), "removing", "removed"),
+    ("images", "remove"): (_remove_image, "removing", "removed"),
+}
