@@ -16,6 +16,7 @@ from ..events import Work
 from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
 from . import surroundings, terminals
+from .hosts import PAGE
 
 T = TypeVar("T")
 SETS = FileSets()
@@ -30,9 +31,19 @@ class NotebookFrontend:
     def __init__(self, shell: Any) -> None:
         self.has_kernel = getattr(shell, "kernel", None) is not None
         self.is_live = surroundings.is_live(os.environ, shell.user_ns, self.has_kernel)
-        self.terminals = terminals.form() if self.is_live else ""
+        self.terminals = terminals.form() if self.is_live and PAGE.shows_widgets() else ""
         self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
+
+    @property
+    def has_widgets(self) -> bool:
+        """Whether a live page shows widgets, as far as is known; where it does not, that is said, once, with the remedy."""
+        if not self.is_live:
+            return False
+        if not PAGE.shows_widgets():
+            PAGE.tell()
+            return False
+        return True
 
     def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         if form == "auto" and self.is_live:
@@ -56,6 +67,8 @@ class NotebookFrontend:
 
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         """A cell shows output; nobody can type into it. An interrupt ends it."""
+        if stdin and session.tty and self.is_live:
+            PAGE.tell()  # a page with widgets has a terminal for this
         if stdin:
             session.end_input()
         for stream, data in session.stream():

@@ -106,7 +106,7 @@ def load_ipython_extension(shell: Any) -> None:
 
     unload_ipython_extension(shell)
     shell.register_magics(ContainerMagics)
-    display.attach(shell, lambda: NotebookFrontend(shell).is_live)
+    display.attach(shell, lambda: NotebookFrontend(shell).has_widgets)
     completion.attach(shell)
 
 

@@ -56,12 +56,12 @@ def _server(environ: Mapping[str, str]) -> tuple[str, bool]:
     hub = environ.get("JUPYTERHUB_SERVICE_PREFIX")
     if hub:
         return hub, True
-    record = _server_record(environ)
+    record = server_record(environ)
     base = str(record.get("base_url") or "/")
     return base, base != "/" or str(record.get("hostname") or "") not in _LOCAL
 
 
-def _server_record(environ: Mapping[str, str]) -> dict[str, Any]:
+def server_record(environ: Mapping[str, str]) -> dict[str, Any]:
     """What Jupyter Server wrote about itself (``jpserver-PID.json`` in its runtime folder); it starts kernels with its pid."""
     parent = environ.get("JPY_PARENT_PID", "")
     if not parent.isdigit():

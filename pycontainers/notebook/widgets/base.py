@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..hosts import PAGE
+
 _HERE = Path(__file__).parent
 _log = logging.getLogger("pycontainers.notebook")
 
@@ -30,12 +32,25 @@ def page_widget() -> Any:
         """
 
         def __init__(self, **traits: Any) -> None:
+            self._spoken = False
             super().__init__(**traits)
             self.on_msg(self._asked)
+            if self.comm is not None:  # none where there is no kernel
+                self.comm.on_close(self._closed_by_page)
 
         def answer(self, message: dict[str, Any], buffers: Any) -> dict[str, Any] | None:
             """None: there is nothing to say."""
             return None
+
+        def _handle_msg(self, msg: Any) -> None:
+            self._spoken = True
+            PAGE.spoke()
+            super()._handle_msg(msg)
+
+        def _closed_by_page(self, msg: Any) -> None:
+            if not self._spoken:
+                PAGE.closed()  # a page without widgets: it shows the static form beside
+            self.close()
 
         def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
             try:
