@@ -7,8 +7,10 @@ Magics show ``error: message`` and the hint without a traceback; the program pri
 
 from __future__ import annotations
 
+import builtins
 import errno
 from collections.abc import Iterable
+from functools import cache
 
 
 class ContainersError(Exception):
@@ -140,6 +142,61 @@ class ContainerFailed(ContainersError):
     def __init__(self, message: str, hint: str = "", *, exit_code: int = 1) -> None:
         super().__init__(message, hint)
         self.exit_code = exit_code
+
+
+class ContainedError(ContainersError):
+    """What a cell or a function has raised inside a container. ``str()`` is what it said there; ``lines`` are its traceback there.
+
+    Where its kind is one of Python's own, the error is of that kind too: ``except ValueError`` catches a ValueError from inside.
+    ``kind``: the name of its class there; ``item``: which call of a ``pc.map`` raised it, None elsewhere.
+    """
+
+    def __init__(self, message: str, kind: str = "", lines: Iterable[str] = (), item: int | None = None) -> None:
+        super().__init__(message)
+        self.text, self.kind, self.lines, self.item = message, kind, list(lines), item
+        if self.lines:
+            self.add_note("\n".join(self.lines))
+
+    @classmethod
+    def of(cls, bases: Iterable[str], message: str, kind: str, lines: Iterable[str], item: int | None = None) -> ContainedError:
+        """:param bases: names of Python's own exceptions that it is one of, the nearest first."""
+        return _kind(next((name for name in bases if name in _KINDS), ""))(message, kind, lines, item)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (
+            next((base.__name__ for base in type(self).__mro__ if base.__name__ in _KINDS), ""),
+            self.text,
+            self.kind,
+            self.lines,
+            self.item,
+        )
+
+    def _render_traceback_(self) -> list[str]:
+        return self.lines or super()._render_traceback_()
+
+
+#: Those of Python's own that take one text and mean nothing to the interpreter itself (as StopIteration does, or KeyboardInterrupt).
+_KINDS = frozenset(
+    "ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError ConnectionAbortedError "
+    "ConnectionError ConnectionRefusedError ConnectionResetError EOFError FileExistsError FileNotFoundError FloatingPointError ImportError "
+    "IndentationError IndexError InterruptedError IsADirectoryError KeyError LookupError MemoryError ModuleNotFoundError NameError "
+    "NotADirectoryError NotImplementedError OSError OverflowError PermissionError ProcessLookupError RecursionError ReferenceError "
+    "RuntimeError SyntaxError SystemError TabError TimeoutError TypeError UnboundLocalError ValueError ZeroDivisionError".split()
+)
+
+
+@cache
+def _kind(name: str) -> type[ContainedError]:
+    if not name:
+        return ContainedError
+    return type(name, (ContainedError, getattr(builtins, name)), {"__module__": __name__, "__doc__": f"A {name} from inside a container."})
+
+
+def _again(name: str, message: str, kind: str, lines: list[str], item: int | None) -> ContainedError:
+    return _kind(name)(message, kind, lines, item)
 
 
 _EXHAUSTED = {

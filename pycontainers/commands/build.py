@@ -29,7 +29,7 @@ def build(context: Context, args: SimpleNamespace, body: str | None) -> Image | 
     request = build_request(
         _dockerfile(context, args, body, folder, files, alone),
         tuple(args.tag),
-        context.variables,
+        context.variables or {},
         context=folder,
         files=files,
         contexts=args.build_context,

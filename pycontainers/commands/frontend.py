@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict, TypeVar
 
@@ -46,6 +46,17 @@ class Frontend(Protocol):
         """Pass on output of a container as it comes; ``stream`` is ``stdout`` or ``stderr``."""
         ...
 
+    def show(self, forms: Mapping[str, bytes], markup: bool = False) -> None:
+        """Show something from inside a container, by media type, as it came: what is let through is decided here.
+
+        :param markup: the user wants HTML and SVG from inside too.
+        """
+        ...
+
+    def clear(self, wait: bool) -> None:
+        """Take away what the command has shown so far; with ``wait`` when something new comes."""
+        ...
+
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         """Sit at a session until it is over or is detached from. Output goes to ``write``; with ``stdin`` its input comes from here."""
         ...
@@ -61,15 +72,16 @@ class Context:
 
     ``stdin`` reads all of the program's own input, where it has one. ``written``: the command as somebody wrote it, before variables
     were put in: what stands there stays in a history. ``variables``, ``files``: what a notebook has beside a shell: its variables, and
-    the sets of files that its cells have written.
+    the sets of files that its cells have written. ``line``: the number of the body's first line in its cell.
     """
 
     get_engine: Callable[[], Engine]
     frontend: Frontend
     stdin: Callable[[], bytes] | None = None
     written: str = ""
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    variables: MutableMapping[str, Any] | None = None
     files: FileSets | None = None
+    line: int = 1
 
     @property
     def engine(self) -> Engine:

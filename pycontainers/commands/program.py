@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import ContainerFailed, ContainersError, UsageError
@@ -75,6 +75,13 @@ class ProgramFrontend:
             out.flush()
         except BrokenPipeError:
             raise Unread from None
+
+    def show(self, forms: Mapping[str, bytes], markup: bool = False) -> None:
+        text = forms.get("text/plain", b"something that a shell cannot show: " + ", ".join(forms).encode())
+        self.stream("stdout", text + b"\n")
+
+    def clear(self, wait: bool) -> None:
+        pass
 
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         from . import terminal

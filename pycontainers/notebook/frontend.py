@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from getpass import getpass
 from typing import Any, TypeVar
 
@@ -64,6 +65,18 @@ class NotebookFrontend:
 
     def stream(self, stream: str, data: bytes) -> None:
         self._write(stream, self._filters[stream].feed(data))
+
+    def show(self, forms: Mapping[str, bytes], markup: bool = False) -> None:
+        from . import outputs
+
+        sys.stdout.flush()
+        sys.stderr.flush()
+        outputs.show(forms, lambda note: self.stream("stderr", note.encode()), markup)
+
+    def clear(self, wait: bool) -> None:
+        import IPython.display as shown
+
+        shown.clear_output(wait)  # type: ignore[no-untyped-call,unused-ignore]
 
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         """A cell shows output; nobody can type into it. An interrupt ends it."""

@@ -49,18 +49,20 @@ class ContainerMagics(Magics):
         return self.shell
 
     def _container(self, line: str, cell: str | None) -> Any:
+        first = 2  # the body's first line in the cell, as the page numbers them
         while cell is not None and line.endswith("\\") and not line.endswith("\\\\"):
             more, _, cell = cell.partition("\n")
             line = line[:-1] + " " + more
+            first += 1
         parts, silent = expansion.commands(line)
         if cell is not None and len(parts) > 1:
             raise UsageError(f"{len(parts)} commands and one cell body", "put each command into a line or cell of its own")
         result = None
         for part in parts:
-            result = self._command(part, cell)
+            result = self._command(part, cell, first)
         return None if silent else result
 
-    def _command(self, line: str, cell: str | None) -> Any:
+    def _command(self, line: str, cell: str | None, first: int = 2) -> Any:
         words = expansion.split(line, self._shell.user_ns)
         out = None
         if words and words[0] in ("-o", "--out"):
@@ -80,7 +82,7 @@ class ContainerMagics(Magics):
         body = self._body(verb, cell)
         expansion.expand_host_paths(verb, args, os.environ)
         try:
-            context = Context(native_engine, frontend, written=line, variables=self._shell.user_ns, files=SETS)
+            context = Context(native_engine, frontend, written=line, variables=self._shell.user_ns, files=SETS, line=first)
             result = call(context, verb.function, args, body)
         finally:
             frontend.close()

@@ -15,6 +15,7 @@ class ListFrontend:
     def __init__(self) -> None:
         self.streamed: list[tuple[str, bytes]] = []
         self.events: list[Any] = []
+        self.shown: list[Any] = []
         self.asked: list[tuple[str, bool]] = []
         self.answers: list[str] = []
 
@@ -31,6 +32,12 @@ class ListFrontend:
 
     def stream(self, stream: str, data: bytes) -> None:
         self.streamed.append((stream, data))
+
+    def show(self, forms: Any, markup: bool = False) -> None:
+        self.shown.append(forms)
+
+    def clear(self, wait: bool) -> None:
+        self.shown.clear()
 
     def drive(self, session: Any, write: Any, stdin: bool, keys: str | None = None) -> None:
         if stdin:

@@ -1,0 +1,1 @@
+"""The notebook's Python in containers: cells, functions, and how their values travel."""
