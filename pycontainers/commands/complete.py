@@ -9,7 +9,10 @@ from ..errors import ContainersError
 from .declare import Verb, verbs, walk
 
 Names = Callable[[str], list[str]]
-"""``container``, ``running``, ``image``, ``set``, ``stage`` or ``argument`` -> names. Never the network: engines read files on disk."""
+"""``container``, ``running``, ``image``, ``set``, ``stage``, ``argument`` or ``variable`` -> names.
+
+Never the network: engines read files on disk.
+"""
 
 
 def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
@@ -57,6 +60,9 @@ def _kind(kind: str, last: str, names: Names) -> list[str]:
         from ..kernels import specs
 
         return _starting([spec.name for spec in specs.found()], last)
+    if kind == "variable":  # of a list with commas the last
+        before, comma, part = last.rpartition(",")
+        return [before + comma + name for name in _starting(names(kind), part)]
     if "|" in kind:
         return _starting(kind.split("|"), last)
     if kind in ("container", "running", "image", "set", "stage", "argument"):

@@ -38,8 +38,8 @@ class Option:
         ``output`` (``src=``, ``dest=``, or whole where there is no ``=``): where ``$NAME`` and ``~`` of this machine are put in;
         everywhere else a dollar belongs to the container.
     :param completes: ``container``, ``running``, ``image``, ``set`` (of files), ``stage`` or ``argument`` (of a Dockerfile), ``file``,
-        ``folder``, ``kernel`` (of an image), ``variable`` (of the notebook), or words separated by ``|``; ``install=image,remove=kernel``: by
-        the first argument.
+        ``folder``, ``kernel`` (of an image), ``variable`` (of the notebook), or words separated by ``|``;
+        ``install=image,remove=kernel``: by the first argument.
     """
 
     flags: tuple[str, ...]

@@ -56,7 +56,13 @@ def attach(shell: Any) -> None:
             return {"completions": []}
         words, last = found
         body = context.full_text.partition("\n")[2]
-        options = candidates(words, last, lambda kind: of_body(kind, body) if kind in ("stage", "argument") else names(kind))
+
+        def known(kind: str) -> list[str]:
+            if kind == "variable":
+                return [name for name in shell.user_ns if not name.startswith("_") and name not in shell.user_ns_hidden]
+            return of_body(kind, body) if kind in ("stage", "argument") else names(kind)
+
+        options = candidates(words, last, known)
         return {
             "completions": [SimpleCompletion(text, type="container") for text in options],
             "suppress": bool(options),
