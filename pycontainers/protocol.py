@@ -609,8 +609,11 @@ class Engine(Protocol):
         self, container: str, follow: bool = False, tail: int | None = None, since: float = 0.0, until: float = 0.0
     ) -> Iterator[LogLine]: ...
 
-    def samples(self, container: str) -> Sequence[Any]:
-        """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit."""
+    def samples(self, container: str, after: float | None = None) -> Sequence[Any]:
+        """The recorded samples (:class:`pycontainers.metrics.sample.Sample`), oldest first, also after exit.
+
+        :param after: only those behind the one of this time (unix seconds): what a view that has seen it asks for, which is cheap.
+        """
         ...
 
     def watch(self) -> Watch:

@@ -288,11 +288,14 @@ class NativeEngine(Shipping):
                 return
             yield LogLine(when, stream, text.decode("utf-8", "replace"), partial)
 
-    def samples(self, container: str) -> Sequence[Any]:
+    def samples(self, container: str, after: float | None = None) -> Sequence[Any]:
         from ..metrics import history
 
         path = f"{self.folders.path(self._id(container))}/samples.ring"
-        return history.read(path) if os.path.exists(path) else []
+        try:
+            return history.read(path) if after is None else history.read_after(path, after)
+        except FileNotFoundError:  # not started yet, or removed meanwhile
+            return []
 
     def watch(self) -> Watch:
         from .watching import Watch

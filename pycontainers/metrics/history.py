@@ -4,6 +4,9 @@ Little-endian. A header of 64 bytes: magic ``PYCTRING``, version (u16), size of 
 records (u64), the rest zero. Then the records, oldest first: a sequence number from 1 (u64), the time (f64), the other fields of
 :class:`.sample.Sample` (u64 each), and the CRC-32 of all that (u32).
 
+A record has as many fields as its writer knew: new ones are only ever appended, so that the record of a container that was started by an
+older program is read too (what it lacks is 0).
+
 When the file is full it is thinned: the newest quarter stays as it is, and of everything older as many records are dropped, evenly in
 time, as halve it. So a plot shows the whole life, however long, with the recent past in full detail; a live view stays live.
 """
@@ -17,13 +20,14 @@ import zlib
 
 from .sample import FIELDS, Sample
 
-MAGIC, VERSION = b"PYCTRING", 2
+MAGIC, VERSION = b"PYCTRING", 3
 _HEADER = struct.Struct("<8sHHIQ")  # magic, version, record size, capacity, count
 _HEADER_SIZE = 64
 _COUNT = struct.Struct("<Q")
 _COUNT_OFFSET = _HEADER.size - _COUNT.size
 _BODY = struct.Struct(f"<Qd{len(FIELDS) - 1}Q")
 _CRC = struct.Struct("<I")
+_OLDER = {2: struct.Struct("<Qd18Q")}  # version -> the body of its records
 _TIME = struct.Struct("<8xd")
 RECORD = _BODY.size + _CRC.size
 _MOST = (1 << 64) - 1
@@ -46,7 +50,7 @@ class Ring:
 
     @classmethod
     def create(cls, path: str, capacity: int) -> Ring:
-        """An empty ring at ``path``, in place of an older one. It holds at most ``capacity`` records (8 or more) of 164 bytes.
+        """An empty ring at ``path``, in place of an older one. It holds at most ``capacity`` records (8 or more) of 220 bytes.
 
         :raises OSError: it cannot be written.
         """
@@ -137,18 +141,57 @@ def read(path: str | os.PathLike[str]) -> list[Sample]:
     """
     with open(path, "rb") as file:
         data = file.read()
+    form, capacity = _form(path, data)
+    return _records(form, data[_HEADER_SIZE : _HEADER_SIZE + capacity * (form.size + _CRC.size)])
+
+
+def read_after(path: str | os.PathLike[str], time: float) -> list[Sample]:
+    """The whole records behind that of ``time`` (unix seconds, as :func:`read` gave it), oldest first; all where it is not among the last.
+
+    Who follows a container asks once a second, and the file may have thousands of records: only its end is read.
+
+    :raises ContainersError: as :func:`read`. :raises OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        head = os.pread(fd, _HEADER_SIZE, 0)
+        form, _ = _form(path, head)
+        size = form.size + _CRC.size
+        # By the file's length, not by the count: that may be older than the records.
+        count = (os.fstat(fd).st_size - _HEADER_SIZE) // size
+        first = max(0, count - _LAST)
+        found = _records(form, os.pread(fd, _LAST * size, _HEADER_SIZE + first * size))
+    finally:
+        os.close(fd)
+    for index in range(len(found) - 1, -1, -1):
+        if found[index].time == time:
+            return found[index + 1 :]
+    return [sample for sample in read(path) if sample.time > time]
+
+
+_LAST = 32
+
+
+def _form(path: object, data: bytes) -> tuple[struct.Struct, int]:
+    """(the body of its records, how many it may hold), by its header."""
     if len(data) < _HEADER_SIZE:
         raise _foreign(path, f"{len(data)} bytes are less than its header")
     magic, version, size, capacity, _ = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise _foreign(path, f"it begins with {magic!r}")
-    if version != VERSION or size != RECORD:
+    form = _BODY if version == VERSION else _OLDER.get(version)
+    if form is None or size != form.size + _CRC.size:
         raise _foreign(path, f"version {version} with records of {size} bytes; this is version {VERSION} with {RECORD}")
+    return form, capacity
+
+
+def _records(form: struct.Struct, data: bytes) -> list[Sample]:
+    size = form.size + _CRC.size
     found: dict[int, Sample] = {}
-    for start in range(_HEADER_SIZE, min(len(data), _HEADER_SIZE + capacity * RECORD) - RECORD + 1, RECORD):
-        body = data[start : start + _BODY.size]
-        if _CRC.unpack_from(data, start + _BODY.size)[0] == zlib.crc32(body):
-            sequence, *values = _BODY.unpack(body)
+    for start in range(0, len(data) - size + 1, size):
+        body = data[start : start + form.size]
+        if _CRC.unpack_from(data, start + form.size)[0] == zlib.crc32(body):
+            sequence, *values = form.unpack(body)
             if sequence:
                 found[sequence] = Sample(*values)
     return [found[sequence] for sequence in sorted(found)]

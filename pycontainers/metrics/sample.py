@@ -18,6 +18,9 @@ class Sample(NamedTuple):
     memory: bytes without inactive file cache (as ``docker stats`` counts); memory_cache (file), memory_rss (anonymous), swap: bytes;
     memory_limit: bytes, 0 is none. pids: processes and threads; pids_limit: 0 is none.
     block_read, block_write, net_rx, net_tx: bytes. oom_kills: processes killed for want of memory.
+    pressure: whether the figures of pressure are known, and if not, why (:mod:`pycontainers.linux.cgroups.pressure`);
+    pressure_RESOURCE_some, pressure_RESOURCE_full: nanoseconds in which some, or all, tasks waited for it.
+    New fields come last: records that are older have fewer (:mod:`.history`).
     """
 
     time: float = 0.0
@@ -39,6 +42,13 @@ class Sample(NamedTuple):
     net_rx: int = 0
     net_tx: int = 0
     oom_kills: int = 0
+    pressure: int = 0
+    pressure_cpu_some: int = 0
+    pressure_cpu_full: int = 0
+    pressure_memory_some: int = 0
+    pressure_memory_full: int = 0
+    pressure_io_some: int = 0
+    pressure_io_full: int = 0
 
 
 FIELDS = Sample._fields
@@ -71,6 +81,7 @@ class Sampler:
 
 _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 _PAGE = os.sysconf("SC_PAGESIZE")
+_NO_GROUP = 2  # linux.cgroups.pressure.NO_GROUP; who samples processes does not load that room
 
 
 class _Process:
@@ -145,6 +156,7 @@ class ProcessSampler:
             block_write=block_write,
             net_rx=rx,
             net_tx=tx,
+            pressure=_NO_GROUP,
         )
 
     def close(self) -> None:

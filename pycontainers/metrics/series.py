@@ -18,6 +18,7 @@ class Series:
 
 
 #: Rates: column -> (field of Sample, factor, unit).
+_STALLED = tuple((name, kind) for name in ("cpu", "memory", "io") for kind in ("some", "full"))
 _RATES = {
     "cpu_percent": ("cpu_usage", 1e-7, "%"),  # nanoseconds a second; a whole processor is 1e9 of them
     "throttled_ms_per_s": ("throttled", 1e-6, "ms/s"),
@@ -25,7 +26,15 @@ _RATES = {
     "net_tx_per_s": ("net_tx", 1.0, "B/s"),
     "block_read_per_s": ("block_read", 1.0, "B/s"),
     "block_write_per_s": ("block_write", 1.0, "B/s"),
+    **{f"pressure_{name}_{kind}_percent": (f"pressure_{name}_{kind}", 1e-7, "%") for name, kind in _STALLED},
 }
+WHY_NO_PRESSURE = {
+    0: "not in this record: it is older than the program that reads it",
+    2: "the container has no group in cgroup v2, which alone counts it",
+    3: "this kernel does not measure it (CONFIG_PSI; psi=1 on its command line where that is off)",
+    4: "it is switched off for this container (cgroup.pressure)",
+}
+"""``Sample.pressure`` (:mod:`pycontainers.linux.cgroups.pressure`) -> why there is none."""
 _LEVELS = {
     "memory": "B",
     "memory_cache": "B",
@@ -44,7 +53,8 @@ def to_columns(samples: Sequence[Sample], cpus: float | None = None) -> dict[str
     ``time``: unix seconds; ``seconds``: since the first sample. ``cpu_percent``: of one processor; ``cpu_limit_percent``: the same for
     ``cpus``, 0 for no limit. ``throttled_ms_per_s``: milliseconds a second for which tasks were kept off the processor, summed over them.
     ``*_per_s``: bytes a second over the time since the sample before; the first row's rates are 0. ``memory*``, ``swap``: bytes.
-    ``pids``, ``pids_limit``, ``oom_kills``: numbers. A limit of 0 is none.
+    ``pids``, ``pids_limit``, ``oom_kills``: numbers. A limit of 0 is none. ``pressure_RESOURCE_some_percent``: of the time since the sample
+    before, in which at least one task waited for it; ``_full_``: all that were not idle (0 where it is not known).
     """
     columns: dict[str, list[float]] = {
         "time": [sample.time for sample in samples],

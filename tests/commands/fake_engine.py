@@ -71,6 +71,7 @@ class FakeEngine:
     boxes: dict[str, ContainerInfo] = field(default_factory=dict)
     pictures: dict[str, ImageInfo] = field(default_factory=dict)
     recorded: list[Any] = field(default_factory=list)
+    happened: list[dict[str, Any]] = field(default_factory=list)
     lines: list[LogLine] = field(default_factory=list)
     output: list[tuple[str, bytes]] = field(default_factory=list)
     next_exit: ExitStatus = field(default_factory=lambda: ExitStatus(0))
@@ -182,9 +183,12 @@ class FakeEngine:
         self.calls.append(("logs", container, follow, tail, since, until))
         return iter(self.lines if tail is None else self.lines[-tail:] if tail else [])
 
-    def samples(self, container: str) -> list[Any]:
+    def samples(self, container: str, after: float | None = None) -> list[Any]:
         self.find(container)
-        return self.recorded
+        return [sample for sample in self.recorded if after is None or sample.time > after]
+
+    def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Any:
+        return iter([event for event in self.happened if event["timeNano"] / 1e9 >= since])
 
     def watch(self) -> FakeWatch:
         return FakeWatch(self)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from pycontainers.errors import ContainersError
 from pycontainers.metrics import history
-from pycontainers.metrics.history import RECORD, Ring, read
+from pycontainers.metrics.history import RECORD, Ring, read, read_after
 from pycontainers.metrics.sample import FIELDS, Sample
 
 HEADER = 64
@@ -211,3 +213,33 @@ assert [s.pids for s in read(sys.argv[1])] == [0, 1, 2, 3, 4]
 def test_interval_is_dense_at_first() -> None:
     ages = [0.0, 1.9, 2.0, 9.9, 10.0, 1e6]
     assert [history.interval(age) for age in ages] == [0.1, 0.1, 0.25, 0.25, 1.0, 1.0]
+
+
+def test_a_record_of_an_older_program_is_read(tmp_path: Path) -> None:
+    """Its container runs on through an upgrade: what an older supervisor writes has fewer fields."""
+    body = struct.pack("<Qd18Q", 1, 5.0, *range(1, 19))
+    path = tmp_path / "samples.ring"
+    head = struct.pack("<8sHHIQ", b"PYCTRING", 2, len(body) + 4, 8, 1).ljust(HEADER, b"\0")
+    path.write_bytes(head + body + struct.pack("<I", zlib.crc32(body)))
+    (found,) = read(path)
+    assert (found.time, found.cpu_usage, found.oom_kills, found.pressure) == (5.0, 1, 18, 0)
+    assert read_after(path, 4.0) == [found] and read_after(path, 5.0) == []
+
+
+def test_who_follows_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "samples.ring")
+    ring = Ring.create(path, 64)
+    seen: list[Sample] = []
+    whole = []
+    plain = history.read
+    monkeypatch.setattr(history, "read", lambda path: whole.append(path) or plain(path))
+    for number in range(500):  # thinned again and again under the reader
+        ring.append(numbered(number))
+        if number % 3 == 0:
+            seen += read_after(path, seen[-1].time if seen else 0.0)
+    assert seen == [numbered(number) for number in range(499)]
+    assert len(whole) <= 1, "only at the first time the file was read whole"
+    ring.append(Sample(time=3.0))  # a clock that was set back
+    assert read_after(path, 1499.0) == [Sample(time=3.0)]
+    assert [sample.time for sample in read_after(path, 1490.5)] == [1491.0 + n for n in range(9)]
+    ring.close()

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycontainers.metrics.sample import Sample
-from pycontainers.metrics.series import format_bytes, format_duration, format_rate, to_columns, to_series
+from pycontainers.linux.cgroups import pressure
+from pycontainers.metrics.sample import FIELDS, Sample
+from pycontainers.metrics.series import WHY_NO_PRESSURE, format_bytes, format_duration, format_rate, to_columns, to_series
 
 
 def test_rates_over_irregular_intervals() -> None:
@@ -30,7 +31,7 @@ def test_a_counter_that_was_reset_and_a_clock_that_was() -> None:
     assert to_columns(samples)["net_rx_per_s"] == [0.0, 30.0, 0.0, 0.0]
 
 
-@given(st.lists(st.builds(Sample, st.floats(0, 4e9), *[st.integers(0, 1 << 63)] * 18), max_size=6))
+@given(st.lists(st.builds(Sample, st.floats(0, 4e9), *[st.integers(0, 1 << 63)] * (len(FIELDS) - 1)), max_size=6))
 def test_columns_are_of_one_length_and_never_negative(samples: list[Sample]) -> None:
     columns = to_columns(samples)
     assert {len(values) for values in columns.values()} == {len(samples)}
@@ -56,7 +57,15 @@ def test_series_have_units() -> None:
         "pids": "",
         "pids_limit": "",
         "oom_kills": "",
+        **{f"pressure_{name}_{kind}_percent": "%" for name in ("cpu", "memory", "io") for kind in ("some", "full")},
     }
+
+
+def test_pressure_is_a_share_of_time_and_each_state_without_figures_is_explained() -> None:
+    columns = to_columns([Sample(time=1.0), Sample(time=3.0, pressure_io_some=500_000_000, pressure_io_full=100_000_000)])
+    assert columns["pressure_io_some_percent"] == [0.0, 25.0] and columns["pressure_io_full_percent"] == [0.0, 5.0]
+    states = {pressure.UNRECORDED, pressure.NO_GROUP, pressure.NO_KERNEL, pressure.SWITCHED_OFF}
+    assert set(WHY_NO_PRESSURE) == states and pressure.KNOWN not in WHY_NO_PRESSURE
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ class Counters:
         fd = self._fds.get(name)
         return b"" if fd is None else b"\n" + os.pread(fd, 8192, 0)
 
+    def has(self, name: str) -> bool:
+        return name in self._fds
+
     def words(self, name: str) -> list[bytes]:
         fd = self._fds.get(name)
         return [] if fd is None else os.pread(fd, _WHOLE, 0).split()

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import device_program, devices, files, v1, v2
 from .layout import Layout
+from .pressure import Pressure
 from .settings import Refused, Setting, Transaction, one
 
 _open = os.open
@@ -336,7 +337,7 @@ class Group:
 
     def counters(self) -> Counters:
         """A reader that keeps the files open: for :class:`pycontainers.metrics.sample.Sampler`."""
-        return Counters(self._v1, self._v2)
+        return Counters(self._v1, self._v2, self._v2_folder)
 
     def remove(self, seconds: float = 1.0) -> None:
         """rmdir everywhere, groups below it first. The last process of a group is counted until it is wholly gone: EBUSY is tried
@@ -362,13 +363,14 @@ def _delegated() -> list[str]:
 
 
 class Counters:
-    """Open files of one group in both versions of cgroups; ``read`` merges them."""
+    """Open files of one group in both versions of cgroups; ``read`` merges them. ``folder``: its place in the v2 tree, or ""."""
 
-    __slots__ = ("_v1", "_v1_files", "_v2", "_v2_files")
+    __slots__ = ("_pressure", "_v1", "_v1_files", "_v2", "_v2_files")
 
-    def __init__(self, in_v1: dict[str, str], in_v2: dict[str, str]) -> None:
+    def __init__(self, in_v1: dict[str, str], in_v2: dict[str, str], folder: str) -> None:
         self._v1, self._v2 = in_v1, in_v2
         self._v1_files, self._v2_files = v1.counters(in_v1), v2.counters(in_v2)
+        self._pressure = Pressure(folder)
 
     def read(self) -> dict[str, int]:
         """Counters and gauges by the names of :class:`pycontainers.metrics.sample.Sample`; what is not known is left out.
@@ -380,9 +382,11 @@ class Counters:
             v1.read_counters(self._v1, self._v1_files, found)
         if self._v2:
             v2.read_counters(self._v2, self._v2_files, found)
+        self._pressure.read(found)
         return found
 
     def close(self) -> None:
+        self._pressure.close()
         self._v1_files.close()
         self._v2_files.close()
 
