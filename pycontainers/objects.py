@@ -211,13 +211,18 @@ class Container:
         return Stats(self._engine, self.id)
 
     def history(self) -> Any:
-        """The recorded samples: a pandas DataFrame where pandas is installed, else a dict of columns."""
-        columns = to_columns(list(self._engine.samples(self.id)))
+        """The recorded samples, also after the end: a pandas DataFrame with the time of each (UTC) as index; where pandas is not
+        installed a dict of lists of equal length, in which ``time`` is in unix seconds. The columns: :func:`.metrics.series.to_columns`.
+        """
+        info = self.inspect()
+        columns = to_columns(list(self._engine.samples(info.id)), info.resources.cpus)
         try:
-            from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
+            from pandas import DataFrame, to_datetime  # type: ignore[import-untyped,unused-ignore]
         except ImportError:
             return columns
-        return DataFrame(columns)
+        # By nanoseconds: from seconds pandas 3 would keep no more than these.
+        index = to_datetime([round(moment * 1e9) for moment in columns.pop("time")], unit="ns", utc=True)
+        return DataFrame(columns, index=index.rename("time"))
 
     def copy_out(self, source: str, target: str | PathLike[str] | BinaryIO, *, archive: bool = False, follow: bool = False) -> int:
         """Copy a file or folder of it to this machine (as ``cp``), or as a tar into a file object. Bytes of files.

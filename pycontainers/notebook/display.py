@@ -14,7 +14,7 @@ from ..explored import Explored
 from ..overview import Dashboard
 from ..protocol import ContainerInfo, Port
 from ..terminals import Terminal
-from ..usage import Stats, StatsTable, sparkline
+from ..usage import Figure, Stats, StatsTable, sparkline
 from . import html
 from .surroundings import port_link
 
@@ -146,7 +146,6 @@ _HTML: dict[type, Callable[[Any], str]] = {
     results.Problems: problems,
     results.DiskTable: disk,
     results.Logs: logs,
-    StatsTable: stats_table,
 }
 
 
@@ -158,8 +157,8 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     # What a foreground run wrote has been streamed: its result in the last line of a cell shows nothing once more.
     formatter.ipython_display_formatter.for_type(results.RunResult, _nothing)
 
-    def bundle(stats: Stats, include: Any = None, exclude: Any = None) -> Any:
-        return stats_bundle(stats, live())
+    def bundle(figure: Figure, include: Any = None, exclude: Any = None) -> Any:
+        return figure_bundle(figure, live())
 
     def explored(found: Explored, include: Any = None, exclude: Any = None) -> Any:
         from . import exploring
@@ -172,31 +171,34 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
         return terminals.bundle(found, live(), shell)
 
     formatter.mimebundle_formatter.for_type(Terminal, terminal)
+
     def dashboard(found: Dashboard, include: Any = None, exclude: Any = None) -> Any:
         from .dashboard import static
 
         return static.bundle(found, live())
 
     formatter.mimebundle_formatter.for_type(Dashboard, dashboard)
-    formatter.mimebundle_formatter.for_type(Stats, bundle)
+    formatter.mimebundle_formatter.for_type(Figure, bundle)  # and whatever else is drawn as one: Stats, StatsTable, Profile, Comparison
     formatter.mimebundle_formatter.for_type(Explored, explored)
 
 
-def stats_bundle(stats: Stats, live: bool) -> dict[str, Any]:
-    """All forms of one Stats. Text and SVG are always there: no plot is ever blank on GitHub, in nbconvert, or headless."""
-    bundle: dict[str, Any] = {"text/plain": stats.summary()}
-    if stats.form == "table":
+def figure_bundle(figure: Figure, live: bool) -> dict[str, Any]:
+    """All forms of one figure. Text and SVG are always there: no plot is ever blank on GitHub, in nbconvert, or headless."""
+    bundle: dict[str, Any] = {"text/plain": figure.summary()}
+    if figure.form == "table" or not figure.courses:
+        if isinstance(figure, StatsTable):
+            bundle["text/html"] = stats_table(figure)
         return bundle
     from . import plots, svg  # with the first plot, not with the extension
 
-    bundle["image/svg+xml"] = svg.draw(stats)
-    if stats.form == "static":
+    bundle["image/svg+xml"] = svg.draw(figure)
+    if figure.form == "static":
         return bundle
-    if live and stats.info.status == "running":
+    if live and isinstance(figure, Stats | StatsTable) and any(course.is_running for course in figure.courses):
         from .widgets.stats import live_view
 
-        return {**bundle, **live_view(stats)}
-    return {**bundle, plots.PLOTLY: plots.figure(stats)}
+        return {**bundle, **live_view(figure)}
+    return {**bundle, plots.PLOTLY: plots.figure(figure)}
 
 
 def _nothing(value: object) -> bool:
@@ -209,7 +211,7 @@ def detach(shell: Any) -> None:
     for kind in _HTML:
         formatter.formatters["text/html"].pop(kind, None)
     formatter.ipython_display_formatter.pop(results.RunResult, None)
-    formatter.mimebundle_formatter.pop(Stats, None)
+    formatter.mimebundle_formatter.pop(Figure, None)
     formatter.mimebundle_formatter.pop(Explored, None)
     formatter.mimebundle_formatter.pop(Terminal, None)
     formatter.mimebundle_formatter.pop(Dashboard, None)

@@ -1,68 +1,96 @@
-"""Panels as one plotly figure, and the bundle of forms in which a Stats is shown.
+"""A figure for plotly, as plain data (plotly's JSON schema): showing one never pays for importing plotly.
 
-The figure is made as plain data (plotly's JSON schema): a plot that does not move never pays for importing plotly.
+This is what stays in a saved notebook; a live page draws the same panels itself (``widgets/stats.js``).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from ..panels import Mark, Panel, Series, thinned
 from ..text import one_line
-from ..usage import Mark, Panel, Stats
+from ..usage import Figure
 from . import svg
 
 PLOTLY = "application/vnd.plotly.v1+json"
 _COLUMNS = 3
-_GAP_X, _GAP_Y = 0.08, 0.2
+_GAP_X, _GAP_Y = 0.08, 0.22
 _AXIS = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.4)", "linecolor": "rgba(128,128,128,.5)"}
+_POINTS, _ALL_POINTS = 240, 4800
+"""In one line, and in the whole figure: a saved notebook stays small."""
+_DASHES = ("solid", "dash", "longdash", "dashdot")
+TIMES = [
+    {"dtickrange": [None, 1000], "value": "%-M:%S.%1f"},
+    {"dtickrange": [1000, 60_000], "value": "%-H:%M:%S"},
+    {"dtickrange": [60_000, 86_400_000], "value": "%-H:%M"},
+    {"dtickrange": [86_400_000, None], "value": "day %-j"},
+]
+"""Time since the begin as a date axis: plotly then knows minutes and hours at every zoom."""
+EPOCH = 63_072_000_000
+"""The begin on that axis: 1972, a first of January. In the first seconds of 1970 plotly would take a number for a year."""
 
 
-def figure(stats: Stats, title: bool = True) -> dict[str, Any]:
+def figure(shown: Figure, title: bool = True) -> dict[str, Any]:
     """``{"data": …, "layout": …}`` with a subplot per panel; always the same traces in the same order."""
-    panels = stats.panels()
-    return {"data": traces(panels), "layout": layout(panels, stats.marks(), stats.title if title else "")}
+    panels = shown.panels()
+    named = len(shown.courses) > 1
+    return {"data": traces(panels, named), "layout": layout(panels, shown.marks(), shown.title if title else "", named)}
 
 
-def traces(panels: list[Panel]) -> list[dict[str, Any]]:
+def traces(panels: list[Panel], named: bool = False) -> list[dict[str, Any]]:
+    """:param named: a line belongs to a container, whose name stands in one legend for all panels."""
     found = []
+    most = max(24, min(_POINTS, _ALL_POINTS // max(1, sum(len(panel.series) for panel in panels))))
     for number, panel in enumerate(panels, 1):
         axis = "" if number == 1 else str(number)
-        for index, series in enumerate(panel.series):
+        divisor, unit = panel.scale()
+        for series in panel.series:
+            points = thinned(series, most)
             found.append(
                 {
                     "type": "scatter",
-                    "mode": "lines",
-                    "name": f"{panel.title} {series.name}",
-                    "x": list(series.times),
-                    "y": list(series.values),
+                    "mode": "lines" if len(points.times) > 1 else "markers",
+                    "name": _plotly_text(series.name if named else f"{panel.title} {series.name}"),
+                    "x": [_moment(time) for time in points.times],
+                    "y": [float(f"{value / divisor:.5g}") for value in points.values],
                     "xaxis": f"x{axis}",
                     "yaxis": f"y{axis}",
-                    "customdata": [panel.text(value) for value in series.values],
-                    "hovertemplate": "%{x:.1f} s: %{customdata}<extra>" + series.name + "</extra>",
-                    "line": {"color": svg.COLORS[index % 2], "width": 2, "dash": "dot" if series.aside else "solid"},
-                    "showlegend": False,
+                    "hovertemplate": "%{y:.4~g}" + unit + f"<extra>{_plotly_text(series.name)}</extra>",
+                    "line": line(series),
+                    "legendgroup": str(series.color),
+                    "showlegend": named and number == 1,
                 }
             )
     return found
 
 
-def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]:
+def _moment(seconds: float) -> int:
+    """On the axis of time, milliseconds: a tenth of a second is the finest that is recorded."""
+    return EPOCH + round(seconds * 1000)
+
+
+def line(series: Series) -> dict[str, Any]:
+    dash = "dot" if series.aside else _DASHES[series.color // len(svg.COLORS) % len(_DASHES)]
+    return {"color": svg.COLORS[series.color % len(svg.COLORS)], "width": 2, "dash": dash}
+
+
+def layout(panels: list[Panel], marks: list[Mark], title: str, named: bool = False) -> dict[str, Any]:
     """Transparent, in middle tones: readable on a light and on a dark page."""
     rows = -(-len(panels) // _COLUMNS)
     found: dict[str, Any] = {
         "title": {"text": _plotly_text(title), "font": {"size": 14}, "x": 0.01, "y": 0.98},
-        "height": 230 * rows + (50 if title else 20),
+        "height": 230 * rows + (60 if title else 30),
         "autosize": True,
-        "margin": {"l": 60, "r": 15, "t": 75 if title else 45, "b": 30},
+        "margin": {"l": 65, "r": 15, "t": 75 if title else 45, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": svg.INK, "size": 11},
-        "hovermode": "x",
+        "hovermode": "x unified",
+        "hoverlabel": {"namelength": 30},
+        "legend": {"orientation": "h", "y": -0.08, "x": 0},
         "uirevision": "keep",
         "shapes": [],
         "annotations": [],
-        "transition": {"duration": 0},
     }
     for number, panel in enumerate(panels, 1):
         column, row = (number - 1) % _COLUMNS, (number - 1) // _COLUMNS
@@ -72,10 +100,14 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
         left, low = column * (width + _GAP_X), max(0.0, 1 - (row + 1) * height - row * _GAP_Y)
         found[f"xaxis{axis}"] = {
             **_AXIS,
+            "type": "date",
             "domain": [left, min(1.0, left + width)],
             "anchor": f"y{axis}",
-            "ticksuffix": " s",
-            "rangemode": "tozero",
+            "tickformatstops": TIMES,
+            "hoverformat": "%-H:%M:%S.%1f",
+            "nticks": 5,
+            # Zoomed in one, all show the same stretch.
+            **({"matches": "x"} if number > 1 else {}),
         }
         found[f"yaxis{axis}"] = {
             **_AXIS,
@@ -84,58 +116,57 @@ def layout(panels: list[Panel], marks: list[Mark], title: str) -> dict[str, Any]
             "anchor": f"x{axis}",
             "rangemode": "tozero",
         }
-        found["annotations"].append(
-            {
-                "text": heading(panel),
-                "x": left,
-                "y": low + height,
-                "xref": "paper",
-                "yref": "paper",
-                "xanchor": "left",
-                "yanchor": "bottom",
-                "showarrow": False,
-                "align": "left",
-            }
-        )
+        found["annotations"].append(_heading(panel, left, low + height, named))
+        if panel.note:
+            found["annotations"].append(_note(panel.note, left, low + height / 2))
         _limit(found, panel, axis)
         _marks(found, panel, marks, axis)
     return found
 
 
-def heading(panel: Panel) -> str:
+def heading(panel: Panel, named: bool = False) -> str:
     """Title with the limit, and below it the legend, in plotly's small HTML: line style, name and last value of each series."""
     title = f"<b>{panel.title}</b>"
     if panel.limit is not None:
         title += f'  <span style="color:{svg.LIMIT}">╌</span> limit {panel.text(panel.limit)}'
+    if named:
+        return f"{title}<br>peak {panel.text(panel.peak)}" if panel.series else title
     parts = []
-    for index, series in enumerate(panel.series):
+    for series in panel.series:
+        if series.aside and len(panel.series) > 2:
+            continue
         sign = "┄" if series.aside else "━"
         value = panel.text(series.last) if series.values else "-"
-        parts.append(f'<span style="color:{svg.COLORS[index % 2]}">{sign}</span> {series.name} {value}')
+        parts.append(f'<span style="color:{svg.COLORS[series.color % len(svg.COLORS)]}">{sign}</span> {series.name} {value}')
     return f"{title}<br>" + "  ".join(parts)
 
 
+def _heading(panel: Panel, x: float, y: float, named: bool) -> dict[str, Any]:
+    return _words(heading(panel, named), x, y, "bottom")
+
+
+def _note(note: str, x: float, y: float) -> dict[str, Any]:
+    from textwrap import wrap
+
+    return _words("<br>".join(wrap(note, 40)), x, y, "middle")
+
+
+def _words(text: str, x: float, y: float, anchor: str) -> dict[str, Any]:
+    place = {"x": x, "y": y, "xref": "paper", "yref": "paper", "xanchor": "left", "yanchor": anchor}
+    return {"text": text, **place, "showarrow": False, "align": "left"}
+
+
 def _scale(panel: Panel) -> dict[str, Any]:
-    if panel.unit == "percent":
-        return {"ticksuffix": " %"}
+    top = panel.top
     if panel.unit == "count":
-        return {"tickformat": ",d", "dtick": max(1, -(-int(_top(panel)) // 4))}  # whole processes: plotly would draw 0.5 and write 1 twice
-    # plotly knows powers of ten only; memory is given and limited in powers of two.
-    top = _top(panel) or 1024.0
-    step = 2.0 ** max(0, math.ceil(math.log2(top / 4)))
-    values = [step * index for index in range(int(top / step) + 1)]
-    return {"tickmode": "array", "tickvals": values, "ticktext": [panel.text(value) for value in values], "range": [0, top * 1.08]}
-
-
-def _top(panel: Panel) -> float:
-    """The highest value that the panel shows: a limit far above use would press every line flat, its number is in the heading."""
-    peak = max([series.peak for series in panel.series], default=0.0)
-    return max(peak, panel.limit) if panel.limit is not None and panel.limit < max(peak, 1e-9) * 20 else peak
+        return {"tickformat": ",d", "dtick": max(1, -(-int(top) // 4))}  # whole processes: plotly would draw 0.5 and write 1 twice
+    divisor, unit = panel.scale()
+    return {"ticksuffix": unit, "nticks": 5, "tickformat": ".4~g", "range": [0, (top / divisor or 1.0) * 1.08]}
 
 
 def _limit(found: dict[str, Any], panel: Panel, axis: str) -> None:
-    top = _top(panel)
-    if panel.limit is None or panel.limit > top:
+    limit, (divisor, _) = panel.shown_limit, panel.scale()
+    if limit is None:
         return
     found["shapes"].append(
         {
@@ -144,37 +175,31 @@ def _limit(found: dict[str, Any], panel: Panel, axis: str) -> None:
             "yref": f"y{axis}",
             "x0": 0,
             "x1": 1,
-            "y0": panel.limit,
-            "y1": panel.limit,
+            "y0": limit / divisor,
+            "y1": limit / divisor,
             "line": {"color": svg.LIMIT, "width": 1, "dash": "dash"},
         }
     )
     # Shapes do not stretch a plotly axis by themselves.
-    found[f"yaxis{axis}"]["range"] = [0, top * 1.08]
+    found[f"yaxis{axis}"]["range"] = [0, panel.top / divisor * 1.08]
 
 
 def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) -> None:
     for mark in marks:
-        if mark.kind == "oom" and panel.title != "Memory":
+        if not svg.told(mark, panel):
             continue
         color = svg.OOM if mark.kind == "oom" else svg.END
+        when = _moment(mark.time)
+        line = {"color": color, "width": 1, "dash": "dot"}
         found["shapes"].append(
-            {
-                "type": "line",
-                "xref": f"x{axis}",
-                "yref": f"y{axis} domain",
-                "x0": mark.time,
-                "x1": mark.time,
-                "y0": 0,
-                "y1": 1,
-                "line": {"color": color, "width": 1, "dash": "dot"},
-            }
+            {"type": "line", "xref": f"x{axis}", "yref": f"y{axis} domain", "x0": when, "x1": when, "y0": 0, "y1": 1, "line": line}
         )
-        if panel.title == "Memory":
+        # One row of words for all panels: where memory is, whose end is told most often.
+        if panel.title == "Memory" and mark.kind in ("oom", "end"):
             found["annotations"].append(
                 {
-                    "text": ("✗ " if mark.kind == "oom" else "") + mark.text,
-                    "x": mark.time,
+                    "text": f"{mark.sign} {_plotly_text(f'{mark.name}: {mark.text}' if mark.name else mark.text)}",
+                    "x": when,
                     "y": 0.9 if mark.kind == "oom" else 0.75,
                     "xref": f"x{axis}",
                     "yref": f"y{axis} domain",
@@ -183,10 +208,24 @@ def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) ->
                     "font": {"color": color},
                 }
             )
+        elif panel.title == "CPU":
+            found["annotations"].append(
+                {
+                    "text": mark.sign,
+                    "hovertext": _plotly_text(f"{mark.name} {mark.text}".strip()),
+                    "x": when,
+                    "y": 1,
+                    "xref": f"x{axis}",
+                    "yref": f"y{axis} domain",
+                    "yanchor": "middle",
+                    "showarrow": False,
+                    "font": {"color": color, "size": 9},
+                }
+            )
 
 
 def _plotly_text(value: str) -> str:
-    """plotly reads a small HTML in texts (``<a href>`` among it): names from outside must not speak it."""
+    """plotly reads a small HTML in texts (``<a href>`` among it), and %{…} in templates: names from outside must not speak it."""
     from html import escape
 
-    return escape(one_line(value), quote=False)
+    return escape(one_line(value), quote=False).replace("%{", "%&#123;")

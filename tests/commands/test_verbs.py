@@ -165,7 +165,8 @@ def test_stats(command: Any, engine: FakeEngine) -> None:
     ]
     found = command("stats web")
     assert isinstance(found, Stats) and found.form == "live"
-    cpu, memory, network, _, processes = found.panels()
+    cpu, memory, network, _, processes, pressure = found.panels()
+    assert "older than the program" in pressure.note and not pressure.series
     assert cpu.series[0].values == (50.0, 0.0) and cpu.series[1].values == (25.0, 0.0) and cpu.limit == 50.0
     assert memory.series[0].peak == 3 << 20 and memory.limit == 64 << 20
     assert network.series[0].values == (1024.0, 0.0) and processes.limit == 9 and processes.series[0].last == 2

@@ -111,7 +111,8 @@ def test_every_form_of_stats_has_text(shell: Any, hostile: Any) -> None:
     assert set(formats(shell, Stats(hostile.engine, hostile.id, "table"))) == {"text/plain"}
     moving = formats(shell, Stats(hostile.engine, hostile.id))
     assert set(moving) == {"text/plain", "image/svg+xml", "application/vnd.plotly.v1+json"}
-    assert "text/html" in formats(shell, StatsTable([Stats(hostile.engine, hostile.id)]))
+    table = formats(shell, StatsTable([Stats(hostile.engine, hostile.id)], "table"))
+    assert set(table) == {"text/plain", "text/html"}
 
 
 def test_a_figure_is_valid_and_holds_the_series(hostile: Any) -> None:
@@ -124,7 +125,8 @@ def test_a_figure_is_valid_and_holds_the_series(hostile: Any) -> None:
     assert [trace.name for trace in figure.data][:3] == ["CPU used", "CPU throttled", "Memory used"]
     assert list(figure.data[0].y) == pytest.approx([40.0] * 7) and figure.layout.paper_bgcolor == "rgba(0,0,0,0)"
     limits = [shape for shape in figure.layout.shapes if shape.y0 == 50.0]
-    assert len(limits) == 1 and limits[0].yref == "y"
+    assert len(limits) == 1 and limits[0].yref == "y" and figure.layout.yaxis.ticksuffix == " %"
+    assert figure.layout.yaxis2.ticksuffix == " MiB" and max(figure.data[2].y) == 32.0
     assert any("OOM-killed" in note.text for note in figure.layout.annotations)
 
 
