@@ -268,7 +268,7 @@ class View {
     const ink = getComputedStyle(this.el).color;
     const traces = lines.map((line) => ({
       type: "scatter", mode: line.times.length > 1 ? "lines" : "markers", name: escaped(line.name), showlegend: false,
-      x: line.times.map(moment), y: line.values.map((value) => value / size),
+      x: line.times.map(moment), y: line.values.map((value) => (Number.isNaN(value) ? null : value / size)),
       line: this.stroke(line.color, line.aside), connectgaps: true,
       hovertemplate: `%{y:.4~g}${unit}<extra>${escaped(line.name)}</extra>`,
     }));
