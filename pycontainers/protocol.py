@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Protocol
 
 from .contents import Contents
 from .events import Work
+from .spaces import Spaces
 
 OnOutput = Callable[[str, bytes], None]
 """Called with ``"stdout"`` or ``"stderr"`` and the bytes as they come."""
@@ -591,6 +592,10 @@ class Engine(Protocol):
 
     def top(self, container: str, options: Sequence[str] = ()) -> tuple[list[str], list[list[str]]]:
         """(titles, rows) of its processes as this machine sees them; ``options`` are those of ps(1)."""
+        ...
+
+    def namespaces(self, container: str = "") -> Spaces:
+        """The namespaces of a running container and what is visible through each; "": those of this machine, as this process sees it."""
         ...
 
     def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Iterator[dict[str, Any]]:

@@ -165,6 +165,7 @@ _MODULES = (
     "events",
     "stats",
     "dashboard",
+    "namespaces",
     "build",
     "inline",
     "builder",

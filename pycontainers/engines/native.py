@@ -39,6 +39,7 @@ from ..protocol import (
 from ..runtime import changes, client, freeze, journal, logs, recover, state
 from ..runtime.marks import mark
 from ..runtime.session import Executed, Session
+from ..spaces import Spaces
 from . import checks, creation, ending, information, inside, naming, processes, steps
 from .folders import Folders
 from .refusals import in_one_line
@@ -239,6 +240,15 @@ class NativeEngine(Shipping):
         if info.status not in (state.RUNNING, state.PAUSED):
             raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
         return processes.top(self.oci(container)["linux"]["cgroupsPath"], info.pid, options)
+
+    def namespaces(self, container: str = "") -> Spaces:
+        from . import spaces
+
+        info = self.find(container) if container else None
+        if info is not None and info.status not in (state.RUNNING, state.PAUSED):
+            raise StateError(f"container {info.name!r} is not running", f"start it: %container start {info.name}")
+        others = {one.name: one.pid for one in self.containers() if one.pid}
+        return spaces.of(info.name, info.pid, others) if info is not None else spaces.of("", 0, others)
 
     def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Iterator[dict[str, Any]]:
         self._begin()

@@ -24,6 +24,7 @@ from pycontainers.protocol import (
     LogPart,
     Pruned,
 )
+from pycontainers.spaces import KINDS, Sight, Space, Spaces
 
 
 def sample(time: float, **values: Any) -> Sample:
@@ -174,6 +175,17 @@ class FakeEngine:
             if container == info.name or info.id.startswith(container):
                 return info
         raise NotFound(f"no container {container!r}", near(container, [info.name for info in self.boxes.values()]))
+
+    def namespaces(self, container: str = "") -> Spaces:
+        """Each container has namespaces of its own, but its network, which is this machine's."""
+        info = self.find(container) if container else None
+        first = 100 * (1 + list(self.boxes).index(info.id)) if info else 0
+        kinds = {}
+        for place, kind in enumerate(KINDS, 1):
+            host = info is None or kind == "network"
+            sights = (Sight("what", ("A", "B"), (("<b>x</b>", "\x1b[31my"), (container or "host", kind)), left=3, note="a note"),)
+            kinds[kind] = Space(kind, place if host else first + place, host, (), sights)
+        return Spaces(info.name if info else "", info.pid if info else 1, kinds)
 
     def oci(self, container: str) -> dict[str, Any]:
         return {"ociVersion": "1.2.0", "hostname": self.find(container).hostname}
