@@ -86,8 +86,9 @@ def _cut(title: str, headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], 
 
 def _processes(pid: int, containers: dict[int, str], inside: bool) -> tuple[Sight, ...]:
     """Those that have a number in the pid namespace of ``pid``: its own and those of namespaces below it."""
-    level = len(_field(_read(pid, "status"), "NSpid").split())
     this = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    containers = {number: name for number, name in containers.items() if number != this}  # --pid host: whose is no longer told
+    level = len(_field(_read(pid, "status"), "NSpid").split())
     rows = []
     for name in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
         try:

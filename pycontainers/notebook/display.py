@@ -11,6 +11,7 @@ from typing import Any
 from .. import objects, results, wording
 from ..errors import NotFound
 from ..explored import Explored
+from ..namespaced import Namespaces
 from ..overview import Dashboard
 from ..protocol import ContainerInfo, Port
 from ..terminals import Terminal
@@ -157,29 +158,16 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     # What a foreground run wrote has been streamed: its result in the last line of a cell shows nothing once more.
     formatter.ipython_display_formatter.for_type(results.RunResult, _nothing)
 
-    def bundle(figure: Figure, include: Any = None, exclude: Any = None) -> Any:
-        return figure_bundle(figure, live())
+    for kind, forms in _BUNDLES.items():
+        # By type, and for whatever is one of it: Stats, StatsTable, Profile and Comparison are drawn as figures.
+        formatter.mimebundle_formatter.for_type(kind, _bundling(forms, live, shell))
 
-    def explored(found: Explored, include: Any = None, exclude: Any = None) -> Any:
-        from . import exploring
 
-        return exploring.bundle(found, live())
+def _bundling(forms: Callable[[Any, bool, Any], dict[str, Any]], live: Callable[[], bool], shell: Any) -> Callable[..., dict[str, Any]]:
+    def bundle(found: Any, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return forms(found, live(), shell)
 
-    def terminal(found: Terminal, include: Any = None, exclude: Any = None) -> Any:
-        from . import terminals
-
-        return terminals.bundle(found, live(), shell)
-
-    formatter.mimebundle_formatter.for_type(Terminal, terminal)
-
-    def dashboard(found: Dashboard, include: Any = None, exclude: Any = None) -> Any:
-        from .dashboard import static
-
-        return static.bundle(found, live())
-
-    formatter.mimebundle_formatter.for_type(Dashboard, dashboard)
-    formatter.mimebundle_formatter.for_type(Figure, bundle)  # and whatever else is drawn as one: Stats, StatsTable, Profile, Comparison
-    formatter.mimebundle_formatter.for_type(Explored, explored)
+    return bundle
 
 
 def figure_bundle(figure: Figure, live: bool) -> dict[str, Any]:
@@ -201,6 +189,44 @@ def figure_bundle(figure: Figure, live: bool) -> dict[str, Any]:
     return {**bundle, plots.PLOTLY: plots.figure(figure)}
 
 
+def _figure(found: Any, live: bool, shell: Any) -> dict[str, Any]:
+    return figure_bundle(found, live)
+
+
+def _explored(found: Any, live: bool, shell: Any) -> dict[str, Any]:
+    from . import exploring  # each with the first of its kind, not with the extension
+
+    return exploring.bundle(found, live)
+
+
+def _terminal(found: Any, live: bool, shell: Any) -> dict[str, Any]:
+    from . import terminals
+
+    return terminals.bundle(found, live, shell)
+
+
+def _namespaces(found: Any, live: bool, shell: Any) -> dict[str, Any]:
+    from . import namespaces
+
+    return namespaces.bundle(found, live)
+
+
+def _dashboard(found: Any, live: bool, shell: Any) -> dict[str, Any]:
+    from .dashboard import static
+
+    return static.bundle(found, live)
+
+
+#: what has several forms: ``(object, whether the page is live, the shell) -> MIME bundle``
+_BUNDLES: dict[type, Callable[[Any, bool, Any], dict[str, Any]]] = {
+    Figure: _figure,
+    Explored: _explored,
+    Terminal: _terminal,
+    Namespaces: _namespaces,
+    Dashboard: _dashboard,
+}
+
+
 def _nothing(value: object) -> bool:
     return True
 
@@ -211,7 +237,5 @@ def detach(shell: Any) -> None:
     for kind in _HTML:
         formatter.formatters["text/html"].pop(kind, None)
     formatter.ipython_display_formatter.pop(results.RunResult, None)
-    formatter.mimebundle_formatter.pop(Figure, None)
-    formatter.mimebundle_formatter.pop(Explored, None)
-    formatter.mimebundle_formatter.pop(Terminal, None)
-    formatter.mimebundle_formatter.pop(Dashboard, None)
+    for kind in _BUNDLES:
+        formatter.mimebundle_formatter.pop(kind, None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..namespaced import HOST, Namespaces, cells
+from ..namespaced import HOST, Namespaces
 from ..spaces import KINDS, Sight
+from ..text import table
 from . import html
 
 _ROWS = 12
@@ -42,13 +43,15 @@ def _details(found: Namespaces, kind: str) -> str:
     said = f"<p>{html.text(lesson.text)} {html.link(lesson.url, f'{lesson.page}(7)')}</p>"
     summary = f"<summary>{html.text(kind)}: {html.text(lesson.title)}</summary>"
     is_open = " open" if len(found.kinds) == 1 else ""
-    return f'<details{is_open} style="margin:.2em 0">{summary}{said}<div style="display:flex;flex-wrap:wrap;gap:1.5em">{panes}</div></details>'
+    body = f'{said}<div style="display:flex;flex-wrap:wrap;gap:1.5em">{panes}</div>'
+    return f'<details{is_open} style="margin:.2em 0">{summary}{body}</details>'
 
 
 def _sight(sight: Sight) -> str:
     parts = [f'<div style="margin-top:.6em">{html.muted(sight.title)}</div>' if sight.title else ""]
     if sight.rows:
-        parts.append(html.table(sight.headers, [[html.mono(cell) for cell in row] for row in cells(sight)[:_ROWS]]))
+        # As text: with the style of each cell, tables of this kind would make a notebook of some containers ten times as large.
+        parts.append(f'<div style="overflow-x:auto">{html.block(table(sight.headers, sight.rows[:_ROWS]), "white-space:pre")}</div>')
     left = max(0, len(sight.rows) - _ROWS) + sight.left
     if left:
         parts.append(f"<div>{html.muted(f'… and {left} more')}</div>")

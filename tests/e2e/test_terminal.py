@@ -1,4 +1,7 @@
-"""Terminals on a page of real JupyterLab in real Chromium: vi, top, resize, paste, a flood, hostile output, a reload, several at once."""
+"""Terminals and namespaces on a page of real JupyterLab in real Chromium.
+
+vi, top, resize, paste, a flood, hostile output, a reload, several at once; the explorer by keyboard and mouse.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ CELLS = [
     "%container terminal shellbox",
     "%container exec -it shellbox sh",
     "from pycontainers.notebook import terminals\nterminals.form = lambda: 'lines'\n%container terminal shellbox",
-    "",
-    "",
+    "%container namespaces shellbox neighbour",
+    "%container namespaces --static shellbox",
 ]
 
 
@@ -45,12 +48,17 @@ def lab(state: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from lab import running
 
     engine = NativeEngine(state)
-    engine.create(ContainerConfig("host", ("sleep", "900"), name="shellbox", network="none"))
-    engine.start("shellbox")
+    named = ("bash", "-c", "exec -a '<img src=x onerror=document.title=1>' sleep 900")
+    for config in (
+        ContainerConfig("host", ("sleep", "900"), name="shellbox", network="none"),
+        ContainerConfig("host", named, name="neighbour", network="container:shellbox"),
+    ):
+        engine.create(config)
+        engine.start(config.name)
     with running(tmp_path_factory.mktemp("terminal"), {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}) as found:
         yield found
     for info in engine.containers(all=True):
-        if info.name in ("shellbox", "own"):
+        if info.name in ("shellbox", "neighbour"):
             engine.remove(info.id, force=True)
 
 
@@ -296,3 +304,47 @@ def test_lines_where_there_is_no_library(page: Any) -> None:
     field.fill("")
     lines.get_by_role("button", name="Ctrl-D").click()
     lines.get_by_text("exit code").wait_for()
+
+
+def test_namespaces_by_keyboard_and_mouse(page: Any) -> None:
+    view = page.locator(".pyct-namespaces")
+    view.wait_for(timeout=90_000)
+    view.scroll_into_view_if_needed()
+    grid = view.get_by_role("grid", name="who has which namespace")
+    assert grid.get_by_role("gridcell").count() == 8 * 3
+    inside = view.get_by_role("group", name="in shellbox")
+    assert inside.get_by_role("row").nth(1).inner_text().split("\t")[2] == "sleep 900"
+    grid.locator("[aria-selected=true]").focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+    view.get_by_role("group", name="in neighbour").get_by_text("127.0.0.1/8").wait_for()
+    assert "with shellbox" in grid.locator("[aria-selected=true]").inner_text()
+    assert view.get_by_role("link", name="network_namespaces(7)").get_attribute("href").startswith("https://man7.org/")
+    assert view.get_by_role("group", name="this machine").get_by_text("127.0.0.1/8").count() == 1
+    for on in (True, False):
+        dark(page, on)
+        shot(view, f"namespaces-{'dark' if on else 'light'}")
+
+
+def test_what_processes_call_themselves_is_text_here_too(page: Any) -> None:
+    view = page.locator(".pyct-namespaces")
+    view.locator(".pyct-cell[data-kind=pid][data-column='2']").click()
+    pane = view.get_by_role("group", name="in neighbour")
+    pane.get_by_text("<img src=x onerror=document.title=1>").wait_for()
+    assert view.locator("img").count() == 0 and page.title() != "1"
+    shot(view, "namespaces-pid-light")
+    view.locator(".pyct-cell[data-kind=user][data-column='1']").click()
+    view.get_by_role("group", name="in shellbox").get_by_text("filtered by seccomp").wait_for()
+    shot(view, "namespaces-user-light")
+
+
+def test_namespaces_read_again_and_static(page: Any, state: Any) -> None:
+    view = page.locator(".pyct-namespaces")
+    NativeEngine(state).stop("neighbour", timeout=0)
+    view.get_by_role("button", name="Read again").click()
+    view.get_by_text("is not running").wait_for()
+    static = page.locator("[aria-label=namespaces]:not(.pyct)")
+    static.scroll_into_view_if_needed()
+    static.get_by_text("uts: host name").click()
+    assert "uts_namespaces(7)" in static.inner_text()
+    shot(static, "namespaces-static-light")

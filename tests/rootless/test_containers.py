@@ -131,3 +131,16 @@ def test_nothing_is_left_when_all_has_ended(somebody: Somebody) -> None:
     somebody.leave()
     wait_for(lambda: not somebody.processes())
     assert os.listdir(f"{somebody.home}/state/containers") in ([], ["names"])
+
+
+def test_what_is_visible_through_his_containers_namespaces(somebody: Somebody) -> None:
+    """Without entering any but the four that tell only those inside: also where a single id is all he has."""
+    name = somebody("run", "-d", *NONE, "--hostname", "inside", "host", "sleep", "61").strip()
+    found = somebody("namespaces", name)
+    table = {line.split()[0]: line for line in found.splitlines()[1:9]}
+    assert all("● own" in table[kind] for kind in ("pid", "mount", "network", "user", "uts", "ipc", "cgroup"))
+    inside = found.split("this machine: processes")[0]
+    assert "sleep 61" in inside and inside.count("sleep") == 1
+    assert "host name  inside" in found and "cannot be read" not in found
+    assert "runs as         user " + str(somebody.uid) in found
+    somebody("rm", "-f", name)
