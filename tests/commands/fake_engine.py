@@ -202,6 +202,10 @@ class FakeEngine:
     def events(self, since: float = 0.0, until: float = 0.0, follow: bool = False) -> Any:
         return iter([event for event in self.happened if event["timeNano"] / 1e9 >= since])
 
+    def top(self, container: str, options: Any = ()) -> tuple[list[str], list[list[str]]]:
+        self.find(container)
+        return ["UID", "PID", "CMD"], [["root", "1", "sleep 1"]]
+
     def watch(self) -> FakeWatch:
         return FakeWatch(self)
 

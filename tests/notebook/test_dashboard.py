@@ -156,9 +156,9 @@ def test_an_action_that_hangs_holds_up_nobody(engine: FakeEngine, page: Page, mo
     page.hello()
     begun = time.monotonic()
     page.say(kind="act", tab="containers", verb="stop", ids=[key(slow)])
+    page.say(kind="act", tab="containers", verb="stop", ids=[key(slow)])  # once is enough
     page.say(kind="act", tab="containers", verb="stop", ids=[key(other)])
     assert page.wait(lambda message: message["kind"] == "said")["name"] == "other" and time.monotonic() - begun < 5
-    page.say(kind="act", tab="containers", verb="stop", ids=[key(slow)])  # once is enough
     let_go.set()
     page.wait(lambda message: message["kind"] == "said" and message["name"] == "slow")
     assert [call for call in engine.calls if call[0] == "stop"].count(("stop", slow.id, None)) == 1
@@ -198,6 +198,50 @@ def test_a_log_is_shown_from_its_end_and_followed(engine: FakeEngine, page: Page
     assert earlier["start"] == 1 and [line[2] for line in earlier["earlier"]] == ["line 1", "line 2"]
     del engine.boxes[info.id]
     assert "no container" in page.wait(lambda message: message["kind"] == "pane" and "error" in message)["error"]
+
+
+def test_panes_are_taken_in_their_order_and_a_shell_goes_on_behind_its_log(
+    engine: FakeEngine, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, db = running(engine, "web"), running(engine, "db")
+    made: list[str] = []
+
+    class Widget:
+        def __init__(self, ident: str) -> None:
+            self.model_id = f"model of {ident}"
+            made.append(f"+{ident}")
+
+        def close(self) -> None:
+            made.append(f"-{self.model_id[9:]}")
+
+    monkeypatch.setattr(panes, "_terminal", lambda engine, ident: Widget(ident))
+    monkeypatch.setattr(panes, "_end_terminal", lambda widget: widget.close())
+    page.hello()
+
+    def show(info: Any, pane: str, number: int) -> None:
+        page.say(kind="open", tab="containers", pane=pane, id=key(info), number=number)
+
+    def told(number: int) -> dict[str, Any]:
+        return page.wait(lambda message: message["kind"] == "pane" and message["number"] == number)
+
+    show(web, "terminal", 1)
+    assert told(1)["model"] == f"model of {web.id}"
+    show(web, "logs", 2)
+    told(2)
+    show(web, "terminal", 3)
+    assert told(3)["model"] == f"model of {web.id}" and made == [f"+{web.id}"]  # the same shell
+    show(db, "logs", 4)
+    told(4)
+    assert made == [f"+{web.id}", f"-{web.id}"]
+    for number in range(5, 25):  # only the last of many that are asked for at once stays
+        show(db, "inspect" if number % 2 else "processes", number)
+    told(24)
+    page.say(kind="close")
+    page.say(kind="bye")
+    end = time.monotonic() + 5
+    while page.board._pages and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not page.board._pages
 
 
 def test_a_flood_is_told_of_not_followed(engine: FakeEngine) -> None:

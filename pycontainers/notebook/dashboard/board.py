@@ -65,12 +65,38 @@ class Use:
         return [self.cpu[-1], self.memory[-1]]
 
 
+class Page:
+    """One view of the dashboard, and what it has open. ``kept``: panes that it may come back to (a shell goes on behind its log)."""
+
+    def __init__(self) -> None:
+        self.pane: Pane | None = None
+        self.number = 0
+        self.place = ("", "")  # tab and key of what the pane is about
+        self.kept: dict[str, Pane] = {}
+
+    def put_away(self, place: tuple[str, str] = ("", "")) -> None:
+        """Close what is open; what is about ``place`` may be kept."""
+        pane, self.pane = self.pane, None
+        if place != self.place:
+            for other in self.kept.values():
+                other.close()
+            self.kept.clear()
+            if pane is not None:
+                pane.close()
+        elif pane is not None and pane.lasting:
+            self.kept[pane.lasting] = pane
+        elif pane is not None:
+            pane.close()
+        self.place = place
+
+
 class Board:
     """``send`` takes a message to all pages; ``closed`` says that the widget is gone."""
 
     def __init__(self, engine: Engine, send: Send, closed: Callable[[], bool]) -> None:
         self.engine, self._send, self._closed = engine, send, closed
         self._watch = engine.watch()
+        self._ear = Workers(1)  # what pages say is taken in its order; what takes long is handed on
         self._workers = Workers()
         self._lock = threading.RLock()
         self._rows: dict[str, dict[str, Row]] = {"containers": {}, "images": {}}
@@ -79,15 +105,15 @@ class Board:
         self._uses: dict[str, Use] = {}
         self._busy: dict[tuple[str, str], str] = {}
         self._errors: dict[tuple[str, str], dict[str, str]] = {}
-        self._pages: dict[str, tuple[Pane, int] | None] = {}
+        self._pages: dict[str, Page] = {}
         self._looked = self._left = 0.0
         self._again = 0
 
     # -- what pages ask
 
     def ask(self, message: dict[str, Any]) -> None:
-        """On any thread: it is done by a worker, who answers."""
-        self._workers.do(lambda: self._do(message))
+        """On any thread: it is put into a queue, and answered from there."""
+        self._ear.do(lambda: self._do(message))
 
     def _do(self, message: dict[str, Any]) -> None:
         try:
@@ -100,7 +126,7 @@ class Board:
     def _on_hello(self, message: dict[str, Any]) -> None:
         with self._lock:
             self._look()
-            self._pages.setdefault(_word(message["view"]), None)
+            self._pages.setdefault(_word(message["view"]), Page())
             course = {key: [list(use.cpu), list(use.memory)] for key, use in self._uses.items() if use.cpu}
             tabs = {tab: list(rows.values()) for tab, rows in self._rows.items()}
             answer = {"kind": "all", "tabs": tabs, "course": course, "now": time.time()}
@@ -152,33 +178,51 @@ class Board:
 
     def _on_open(self, message: dict[str, Any]) -> None:
         """A pane for one page, in place of the one that it had. ``number``: by which the page knows what still belongs to it."""
-        self._on_close(message)
-        tab, key, view, number = _word(message["tab"]), _word(message["id"]), _word(message["view"]), int(message["number"])
-        try:
-            pane = PANES[tab, _word(message["pane"])](self.engine, self._ids[tab, key])
-        except (ContainersError, ImportError) as error:
-            self._send({"kind": "pane", "view": view, "number": number, **_error(error)})
-            return
+        tab, key, view, name = (_word(message[part]) for part in ("tab", "id", "view", "pane"))
+        number, ident, make = int(message["number"]), self._ids[tab, key], PANES[tab, name]
         with self._lock:
-            if view not in self._pages:
+            page = self._pages[view]
+            page.put_away((tab, key))
+            page.number = number
+            pane = page.kept.pop(name, None)
+        if pane is not None:
+            self._shown(view, page, number, pane)
+        else:
+            self._workers.do(lambda: self._make(view, page, number, make, ident))
+
+    def _make(self, view: str, page: Page, number: int, make: Callable[[Engine, str], Pane], ident: str) -> None:
+        try:
+            pane = make(self.engine, ident)
+        except ContainersError as error:
+            self._send({"kind": "pane", "view": view, "number": number, **_error(error)})
+        except Exception as error:  # a fault of ours is shown where it matters, and does not end the worker
+            _log.debug("a pane of the dashboard broke", exc_info=True)
+            self._send({"kind": "pane", "view": view, "number": number, "error": cut(f"{type(error).__name__}: {error}", 500), "hint": ""})
+        else:
+            self._shown(view, page, number, pane)
+
+    def _shown(self, view: str, page: Page, number: int, pane: Pane) -> None:
+        with self._lock:
+            if self._pages.get(view) is not page or page.number != number:  # closed meanwhile, or another was opened
                 pane.close()
                 return
-            self._pages[view] = (pane, number)
+            pane.again()
+            page.pane = pane
             self._show(view)
 
     def _on_close(self, message: dict[str, Any]) -> None:
         with self._lock:
-            opened = self._pages.get(message["view"])
-            if opened is not None:
-                self._pages[message["view"]] = None
-                opened[0].close()
+            page = self._pages.get(message["view"])
+            if page is not None:
+                page.number = -1
+                page.put_away()
 
     def _on_more(self, message: dict[str, Any]) -> None:
         with self._lock:
-            opened = self._pages.get(message["view"])
-            found = opened[0].ask(self._watch, message) if opened is not None else None
-            if opened is not None and found is not None:
-                self._send({"kind": "pane", "view": message["view"], "number": opened[1], **found})
+            page = self._pages[message["view"]]
+            found = page.pane.ask(self._watch, message) if page.pane is not None else None
+            if found is not None:
+                self._send({"kind": "pane", "view": message["view"], "number": page.number, **found})
 
     # -- what is new
 
@@ -210,9 +254,8 @@ class Board:
 
     def _end_panes(self) -> None:
         with self._lock:
-            for opened in self._pages.values():
-                if opened is not None:
-                    opened[0].close()
+            for page in self._pages.values():
+                page.put_away()
             self._pages.clear()
 
     def _look(self) -> None:
@@ -255,18 +298,17 @@ class Board:
         self._send({"kind": "use", "rows": changed})
 
     def _show(self, view: str) -> None:
-        opened = self._pages[view]
-        if opened is None or not opened[0].due(time.monotonic()):
+        page = self._pages[view]
+        if page.pane is None or not page.pane.due(time.monotonic()):
             return
-        pane, number = opened
         try:
-            found = pane.update(self._watch)
+            found = page.pane.update(self._watch)
         except ContainersError as error:
-            self._pages[view] = None
+            pane, page.pane = page.pane, None
             pane.close()
             found = _error(error)
         if found is not None:
-            self._send({"kind": "pane", "view": view, "number": number, **found})
+            self._send({"kind": "pane", "view": view, "number": page.number, **found})
 
 
 def _key(ident: str) -> str:

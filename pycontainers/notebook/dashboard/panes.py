@@ -28,6 +28,8 @@ class Pane:
 
     period = 0.0
     """Seconds between two updates."""
+    lasting = ""
+    """The name under which it is kept while another pane about the same is open."""
 
     def __init__(self, engine: Engine, ident: str) -> None:
         self.engine, self.ident = engine, ident
@@ -46,6 +48,9 @@ class Pane:
     def ask(self, watch: Watch, message: dict[str, Any]) -> dict[str, Any] | None:
         """What the page wants beside that."""
         return None
+
+    def again(self) -> None:
+        """It is shown (again)."""
 
     def close(self) -> None:
         """The page has closed it."""
@@ -206,11 +211,14 @@ class StepsPane(Pane):
 
 
 class WidgetPane(Pane):
-    """Another widget of ours inside the pane: the page draws it by its model."""
+    """Another widget of ours inside the pane: the page draws it by its model. ``end`` ends it."""
 
-    def __init__(self, engine: Engine, ident: str, make: Callable[[Engine, str], Any]) -> None:
+    def __init__(self, engine: Engine, ident: str, name: str, make: Callable[[Engine, str], Any], end: Callable[[Any], None]) -> None:
         super().__init__(engine, ident)
-        self._widget = make(engine, ident)
+        self.lasting, self._widget, self._end = name, make(engine, ident), end
+        self._said = False
+
+    def again(self) -> None:
         self._said = False
 
     def update(self, watch: Watch) -> dict[str, Any] | None:
@@ -220,13 +228,19 @@ class WidgetPane(Pane):
         return {"model": self._widget.model_id}
 
     def close(self) -> None:
-        self._widget.close()
+        self._end(self._widget)
 
 
 def _terminal(engine: Engine, ident: str) -> Any:
     from ..widgets.terminal import terminal_view
 
     return terminal_view(engine, ident)
+
+
+def _end_terminal(widget: Any) -> None:
+    from ..terminals import close_terminal
+
+    close_terminal(widget)
 
 
 def _explorer(engine: Engine, ident: str) -> Any:
@@ -242,8 +256,8 @@ PANES: dict[tuple[str, str], Callable[[Engine, str], Pane]] = {
     ("containers", "stats"): StatsPane,
     ("containers", "processes"): ProcessPane,
     ("containers", "inspect"): lambda engine, ident: DocumentPane(engine, ident, container_document),
-    ("containers", "terminal"): lambda engine, ident: WidgetPane(engine, ident, _terminal),
-    ("images", "explore"): lambda engine, ident: WidgetPane(engine, ident, _explorer),
+    ("containers", "terminal"): lambda engine, ident: WidgetPane(engine, ident, "terminal", _terminal, _end_terminal),
+    ("images", "explore"): lambda engine, ident: WidgetPane(engine, ident, "explore", _explorer, lambda widget: widget.close()),
     ("images", "history"): StepsPane,
     ("images", "inspect"): lambda engine, ident: DocumentPane(engine, ident, image_document),
 }

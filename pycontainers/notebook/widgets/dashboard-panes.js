@@ -207,7 +207,7 @@ function inspectPane({ name }) {
 }
 
 // Another widget of ours, by its model.
-function widgetPane({ model, wait }) {
+function widgetPane({ model, wait, into }) {
   const made = element("div", "pyct-inner");
   const waiting = element("div", "pyct-muted", wait);
   made.append(waiting);
@@ -222,6 +222,11 @@ function widgetPane({ model, wait }) {
       if (closed) return view.remove();
       waiting.remove();
       made.append(view.el);
+      if (into) this.focus();
+    },
+    focus() {
+      const place = made.querySelector("textarea, input") || made.querySelector("[tabindex='0']");
+      if (place) place.focus({ preventScroll: true });
     },
     close() {
       closed = true;

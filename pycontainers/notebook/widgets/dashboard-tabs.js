@@ -71,7 +71,8 @@ const CONTAINERS = {
       ask: (rows) => {
         const live = rows.filter(active).length;
         const what = rows.length === 1 ? rows[0].name : `${rows.length} containers`;
-        return `Remove ${what}?${live ? ` ${rows.length === 1 ? "It is" : `${live} of them are`} running, and ended first.` : ""} What was written inside is lost.`;
+        const who = rows.length === 1 ? "It is" : live === 1 ? "One of them is" : `${live} of them are`;
+        return `Remove ${what}?${live ? ` ${who} running, and ended first.` : ""} What was written inside is lost.`;
       },
     },
   ],

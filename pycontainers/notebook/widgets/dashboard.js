@@ -475,7 +475,7 @@ function render({ model, el }) {
     const wanted = pane || kept || fit[0];
     if (opened) opened.shown.close();
     number += 1;
-    const tools = { name: line.row.name, model, more: (question) => send({ kind: "more", ...question }) };
+    const tools = { name: line.row.name, model, into: into || wanted.pane === "terminal", more: (question) => send({ kind: "more", ...question }) };
     const shown = wanted.make(tools);
     const facts = element("div", "pyct-facts pyct-muted");
     const chips = element("div", "pyct-tabs");
