@@ -28,7 +28,10 @@ _PUBLIC = {
     "ps": "api",
     "get_image": "api",
     "list_images": "api",
+    "contained": "calling",
+    "map": "calling",
     "ContainersError": "errors",
+    "ContainedError": "errors",
     "Port": "protocol",
     "Mount": "protocol",
     "Resources": "protocol",
@@ -58,7 +61,8 @@ if TYPE_CHECKING:
         save,
         update,
     )
-    from .errors import ContainersError
+    from .calling import contained, map
+    from .errors import ContainedError, ContainersError
     from .notebook.magics import load_ipython_extension, unload_ipython_extension
     from .objects import Container, Image
     from .protocol import Mount, Port, Resources

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from ..wording import signal_name
 CELL = "<cell>"
 _RED, _GREEN, _CYAN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[39m"
 _WIDTH, _AROUND, _MOST_FRAMES = 75, 2, 60
+_NOTEBOOK = re.compile(r"ipykernel_\d+/\d+\.py$|^<ipython-input")
+"""What ipykernel and IPython call the text of a cell."""
 _HOW = {
     "cause": "The above exception was the direct cause of the following exception:",
     "context": "During handling of the above exception, another exception occurred:",
@@ -62,6 +65,8 @@ def _one(part: dict[str, Any], source: str, line: int, files: frozenset[str]) ->
     lines = [f"{_RED}{part['type']}{_PLAIN}{title:>{max(len(title) + 2, _WIDTH - len(part['type']))}}"]
     for file, number, name, text, column in part["frames"]:
         where = f"{_GREEN}Cell{_PLAIN}" if file == CELL else f"File {_GREEN}{file}{_PLAIN}"
+        if file in files and _NOTEBOOK.search(file):
+            where = f"A {_GREEN}cell of this notebook{_PLAIN}"
         lines.append(f"{where}, line {number}" + (f", in {_CYAN}{name}{_PLAIN}" if name and name != "<module>" else ""))
         code = _code(file, number, text, source, line, files)
         if column:  # of a SyntaxError: below the line itself
