@@ -164,6 +164,7 @@ _MODULES = (
     "logs",
     "events",
     "stats",
+    "profile",
     "dashboard",
     "namespaces",
     "build",

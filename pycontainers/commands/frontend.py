@@ -57,6 +57,10 @@ class Frontend(Protocol):
         """Take away what the command has shown so far; with ``wait`` when something new comes."""
         ...
 
+    def present(self, result: object) -> None:
+        """Show what a verb would have returned, of one that is about to fail."""
+        ...
+
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         """Sit at a session until it is over or is detached from. Output goes to ``write``; with ``stdin`` its input comes from here."""
         ...

@@ -83,6 +83,9 @@ class ProgramFrontend:
     def clear(self, wait: bool) -> None:
         pass
 
+    def present(self, result: object) -> None:
+        print(repr(result), flush=True)
+
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         from . import terminal
 

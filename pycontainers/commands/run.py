@@ -21,9 +21,9 @@ from .pulling import with_image
 from .run_options import PULL_OPTIONS, RUN_OPTIONS
 
 T = TypeVar("T")
-_QUIET = Option(("--quiet", "-q"), "do not show a pull")
+QUIET = Option(("--quiet", "-q"), "do not show a pull")
 
-_ARGUMENTS = (
+IMAGE_ARGUMENTS = (
     Argument(
         "image", "name or id of an image, pulled where it is not here; host is this machine's own system, read-only", completes="image"
     ),
@@ -60,24 +60,24 @@ def run(context: Context, args: SimpleNamespace, body: str | None) -> Any:
         if body is not None:
             raise UsageError("a cell body is the stdin of a foreground run, and --detach was given", "leave out -d, or the body")
         config = config_of(args)
-        return _with_image(context, args, lambda: Container.launch(context.engine, config))
+        return with_its_image(context, args, lambda: Container.launch(context.engine, config))
     config = config_of(args, body is not None)
     if args.tty and args.interactive and body is None and context.frontend.terminals:
-        info = _with_image(context, args, lambda: context.engine.create(config))
+        info = with_its_image(context, args, lambda: context.engine.create(config))
         return of_container(context.engine, info, context.frontend.terminals)
     output = Output(context.frontend.stream)
     shown = _wanted(output, args.attach)
     given = streams(context, args, body, shown)
     if body is None and not args.sig_proxy:
         given = {**given, "drive": _letting_go(given.get("drive"), shown)}
-    info, exit = _with_image(context, args, lambda: context.engine.run(config, **given))
+    info, exit = with_its_image(context, args, lambda: context.engine.run(config, **given))
     failure = failed(info.name, exit, info.resources.memory or config.resources.memory)
     if failure is not None:
         raise failure
     return RunResult(info.name, exit, bytes(output.stdout), bytes(output.stderr), output.truncated)
 
 
-def _with_image(context: Context, args: SimpleNamespace, call: Callable[[], T]) -> T:
+def with_its_image(context: Context, args: SimpleNamespace, call: Callable[[], T]) -> T:
     def follow(work: Work[Any]) -> object:
         return context.frontend.progress(work, "quiet" if args.quiet else "auto", "pulled")
 
@@ -109,7 +109,7 @@ def _letting_go(drive: Drive | None, output: OnOutput) -> Drive:
 
 def create(context: Context, args: SimpleNamespace, body: str | None) -> Container:
     config = config_of(args)
-    return Container(context.engine, _with_image(context, args, lambda: context.engine.create(config)))
+    return Container(context.engine, with_its_image(context, args, lambda: context.engine.create(config)))
 
 
 declare(
@@ -123,10 +123,10 @@ declare(
             Option(("--sig-proxy",), "an interrupt ends the container; --sig-proxy=false lets it run on", default=True),
             Option(("--detach-keys",), "keys that let go of it (default ctrl-p,ctrl-q)", "KEYS"),
             *PULL_OPTIONS,
-            _QUIET,
+            QUIET,
             *RUN_OPTIONS,
         ),
-        _ARGUMENTS,
+        IMAGE_ARGUMENTS,
         body="optional",
         body_help="stdin of the command",
         details="Options after IMAGE belong to the command inside. In -v, --mount and --env-file, $NAME and ~ are those\n"
@@ -139,8 +139,8 @@ declare(
         "create",
         "Create a container without starting it",
         create,
-        (*PULL_OPTIONS, _QUIET, *RUN_OPTIONS),
-        _ARGUMENTS,
+        (*PULL_OPTIONS, QUIET, *RUN_OPTIONS),
+        IMAGE_ARGUMENTS,
         examples=("create --name web visits",),
     )
 )

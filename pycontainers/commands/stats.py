@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 from .. import exports
@@ -38,7 +39,7 @@ def _exported(found: list[Stats], args: SimpleNamespace) -> Text:
     return written(found, args.csv)
 
 
-def written(found: list[Stats] | list[Course], place: str) -> Text:
+def written(found: Sequence[Course], place: str) -> Text:
     """Samples as CSV into a file, or where its name is ``-`` as text."""
     text = exports.csv(found)
     if place == "-":

@@ -13,6 +13,7 @@ from ..errors import NotFound
 from ..explored import Explored
 from ..namespaced import Namespaces
 from ..overview import Dashboard
+from ..profiles import Comparison, Profile
 from ..protocol import ContainerInfo, Port
 from ..terminals import Terminal
 from ..usage import Figure, Stats, StatsTable, sparkline
@@ -123,6 +124,17 @@ def stats_table(found: StatsTable) -> str:
     return html.table([*found.headers, "CPU COURSE"], rows) if rows else f"<p>{html.muted('no running containers')}</p>"
 
 
+def measured(found: Profile | Comparison) -> str:
+    """What runs used in all; ratios are set back."""
+    rows = []
+    for name, *cells in found.rows():
+        indent = "&nbsp;&nbsp;&nbsp;" if name.startswith(" ") else ""
+        aside = [cell.endswith("×") or (isinstance(found, Profile) and place == 1) for place, cell in enumerate(cells)]
+        shown = [html.muted(cell) if quiet else html.text(cell) for cell, quiet in zip(cells, aside, strict=True)]
+        rows.append([indent + html.text(name), *shown])
+    return html.table(found.headers if isinstance(found, Comparison) else ("", "used", ""), rows)
+
+
 def problems(found: results.Problems) -> str:
     return plain_table(found) if found else f"<p>{html.colored('✓ nothing is wrong', html.GOOD)}</p>"
 
@@ -176,10 +188,16 @@ def figure_bundle(figure: Figure, live: bool) -> dict[str, Any]:
     if figure.form == "table" or not figure.courses:
         if isinstance(figure, StatsTable):
             bundle["text/html"] = stats_table(figure)
+        elif isinstance(figure, Profile | Comparison):
+            bundle["text/html"] = measured(figure)
         return bundle
     from . import plots, svg  # with the first plot, not with the extension
 
     bundle["image/svg+xml"] = svg.draw(figure)
+    if isinstance(figure, Profile | Comparison):
+        # Numbers first: a page shows one form alone, and here the picture explains what the table says.
+        bundle["text/html"] = measured(figure) + bundle["image/svg+xml"]
+        return bundle
     if figure.form == "static":
         return bundle
     if live and isinstance(figure, Stats | StatsTable) and any(course.is_running for course in figure.courses):

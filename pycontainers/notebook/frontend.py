@@ -78,6 +78,12 @@ class NotebookFrontend:
 
         shown.clear_output(wait)  # type: ignore[no-untyped-call,unused-ignore]
 
+    def present(self, result: object) -> None:
+        from IPython.display import display
+
+        self.close()
+        display(result)  # type: ignore[no-untyped-call]
+
     def drive(self, session: Session, write: OnOutput, stdin: bool, keys: str | None = None) -> None:
         """A cell shows output; nobody can type into it. An interrupt ends it."""
         if stdin and session.tty and self.is_live:

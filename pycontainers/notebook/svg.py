@@ -157,7 +157,7 @@ def _axes(panel: Panel, at: At, span: float) -> str:
         _, y = at(0, value * divisor)
         parts.append(
             f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{INK}" stroke-opacity=".18" fill="none"/>'
-            f'<text x="{right}" y="{y - 2:.1f}" fill="{INK}" font-size="8" text-anchor="end">{value:g}{unit}</text>'
+            f'<text x="{_LEFT}" y="{y - 2:.1f}" fill="{INK}" font-size="8">{value:g}{unit}</text>'
         )
     parts.append(
         f'<text x="{_LEFT}" y="{HEIGHT - 5}" fill="{INK}" font-size="9">0</text>'

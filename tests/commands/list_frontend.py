@@ -16,6 +16,7 @@ class ListFrontend:
         self.streamed: list[tuple[str, bytes]] = []
         self.events: list[Any] = []
         self.shown: list[Any] = []
+        self.presented: list[Any] = []
         self.asked: list[tuple[str, bool]] = []
         self.answers: list[str] = []
 
@@ -38,6 +39,9 @@ class ListFrontend:
 
     def clear(self, wait: bool) -> None:
         self.shown.clear()
+
+    def present(self, result: Any) -> None:
+        self.presented.append(result)
 
     def drive(self, session: Any, write: Any, stdin: bool, keys: str | None = None) -> None:
         if stdin:
