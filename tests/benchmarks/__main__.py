@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import building, inside, scale, shipping, starts
+from . import building, dashboard, inside, scale, shipping, starts
 from .house import House
 
 PARTS: dict[str, Callable[[House], None]] = {
@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[House], None]] = {
     "build": building.build,
     "imports": building.imports,
     "shipping": shipping.shipping,
+    "dashboard": dashboard.dashboard,
 }
 
 

@@ -314,6 +314,7 @@ def test_light_and_dark_and_narrow(page: Any, here: NativeEngine) -> None:
     for theme in ("Dark", "Light"):
         page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", f"JupyterLab {theme}")
         page.wait_for_selector(f"body[data-jp-theme-light='{str(theme == 'Light').lower()}']", state="attached", timeout=30_000)
+        page.wait_for_selector("#jupyterlab-splash", state="detached")
         shot(board(page), f"dashboard-{theme.lower()}")
     page.set_viewport_size({"width": 760, "height": 1200})
     shot(board(page), "dashboard-narrow")

@@ -17,6 +17,7 @@ from pycontainers.errors import StateError
 from pycontainers.notebook.dashboard import panes, static
 from pycontainers.notebook.dashboard.actions import Workers
 from pycontainers.notebook.dashboard.board import Board, Use, follower
+from pycontainers.notebook.dashboard.board import Page as Opened
 from pycontainers.notebook.dashboard.rows import container_row, difference
 from pycontainers.overview import Dashboard, forgotten
 from pycontainers.protocol import ContainerConfig, ExitStatus, ImageInfo, LogLine, Port, RestartPolicy
@@ -288,6 +289,29 @@ def test_nobody_looks_while_no_page_is_open(engine: FakeEngine, page: Page, monk
     page.sent.clear()
     page.hello()  # and again when one comes back
     assert follower().running
+
+
+def test_an_hour_leaves_nothing_behind(engine: FakeEngine) -> None:
+    import tracemalloc
+
+    for number in range(20):
+        running(engine, f"box{number}")
+    now = [0]
+    watch = engine.watch()
+    watch.samples = lambda container: [sample(now[0], cpu_usage=now[0] * 10_000_000 + hash(container) % 97, memory=now[0] << 12)]
+    engine.watch = lambda: watch  # type: ignore[method-assign]
+    board = Board(engine, lambda message: None, lambda: False)
+    board._pages["v"] = Opened()
+    sizes = []
+    tracemalloc.start()
+    for _ in range(4):
+        for _ in range(900):  # a quarter of an hour
+            now[0] += 1
+            board._look()
+            board._measure()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert sizes[-1] - sizes[0] < 64 << 10, sizes
 
 
 def test_forgotten_ones(engine: FakeEngine, tmp_path: Path) -> None:

@@ -21,31 +21,31 @@ class Workers:
         self._most = most
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
         self._lock = threading.Lock()
-        self._count = self._free = 0
+        self._count = self._jobs_left = 0
 
     def do(self, job: Callable[[], None]) -> None:
         with self._lock:
             self._jobs.put(job)
-            if self._free < self._jobs.qsize() and self._count < self._most:
+            self._jobs_left += 1  # those that somebody is at are among them: a job that hangs keeps no other waiting
+            if self._count < min(self._jobs_left, self._most):
                 self._count += 1
                 threading.Thread(target=self._run, name="pycontainers-dashboard-work", daemon=True).start()
 
     def _run(self) -> None:
         while True:
-            with self._lock:
-                self._free += 1
             try:
                 job = self._jobs.get(timeout=_IDLE)
             except queue.Empty:
                 with self._lock:
-                    self._free -= 1
                     if self._jobs.empty():
                         self._count -= 1
                         return
                 continue
-            with self._lock:
-                self._free -= 1
-            job()
+            try:
+                job()
+            finally:
+                with self._lock:
+                    self._jobs_left -= 1
 
 
 def _again(engine: Engine, name: str) -> None:

@@ -385,7 +385,14 @@ function render({ model, el }) {
 
   function act(verb, found) {
     send({ kind: "act", tab: tab.spec.key, verb: verb.verb, ids: found.map((line) => line.row.id) });
-    setText(said, `${verb.label.toLowerCase()}: ${found.length === 1 ? found[0].row.name : `${found.length} of them`} …`);
+    tell(`${verb.label.toLowerCase()}: ${found.length === 1 ? found[0].row.name : `${found.length} of them`} …`);
+  }
+
+  let quiet = 0;
+  function tell(text) {
+    clearTimeout(quiet);
+    setText(said, text);
+    quiet = setTimeout(() => setText(said, ""), 8000);
   }
 
   // -- keys
@@ -555,7 +562,9 @@ function render({ model, el }) {
       for (const line of tab.lines.values()) tick(line);
     },
     said(message) {
-      setText(said, message.error ? `✗ ${message.name ? `${message.name}: ` : ""}${message.error}` : `✓ ${message.text}`);
+      // What stands in a row that is seen needs no saying twice.
+      const there = message.name && [...tab.lines.values()].some((line) => line.row.name === message.name && !line.made.hidden);
+      tell(!message.error ? `✓ ${message.text}` : there ? "" : `✗ ${message.name ? `${message.name}: ` : ""}${message.error}`);
     },
     pane(message) {
       if (!opened || message.number !== opened.number) return;
@@ -625,6 +634,7 @@ function render({ model, el }) {
   hello();
   return () => {
     clearInterval(watcher);
+    clearTimeout(quiet);
     looker.disconnect();
     for (const one of tabs) one.observer.disconnect();
     window.removeEventListener("pagehide", leave);
