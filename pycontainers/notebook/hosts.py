@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import html, surroundings
 
@@ -72,9 +73,11 @@ class Page:
         """A widget on a page has asked or told something: there is one that shows widgets."""
         self._seen = True
 
-    def closed(self) -> None:
-        """A page has closed a widget's comm without a word."""
+    def closed(self, cell: Any = None) -> None:
+        """A page has closed a widget's comm without a word. It is said in the ``cell`` (the kernel's parent message) that showed it."""
         self._closed = True
+        if not self._seen and cell:
+            self.tell(cell)
 
     def shows_widgets(self, environ: Mapping[str, str] | None = None) -> bool:
         if self._seen:
@@ -83,15 +86,17 @@ class Page:
 
     def advice(self, environ: Mapping[str, str] | None = None) -> str:
         """What to do about a page without widgets, in one line."""
-        packages = self._lacking(environ) or list(_EXTENSIONS.values())
+        lacking = self._lacking(environ)
         python = self._server.python if self._server is not None else ""
-        remedy = f"install {' and '.join(packages)} where the Jupyter server is installed"
-        if python:
-            remedy = f"{python} -m pip install {' '.join(packages)}"
-        return f"this page shows no widgets, so what follows stands still; for live views: {remedy}, then reload the page"
+        remedy = f"install {' and '.join(lacking or _EXTENSIONS.values())} where the Jupyter server is installed"
+        if python and lacking:
+            remedy = f"{python} -m pip install {' '.join(lacking)}"
+        elif self._server is not None:  # they are installed there
+            remedy = "see whether the server's extensions are disabled (jupyter labextension list)"
+        return f"this page shows no widgets: views stand still. For live ones, {remedy}, and reload the page"
 
-    def tell(self) -> None:
-        """Say it, once for each kernel."""
+    def tell(self, cell: Any = None) -> None:
+        """Say it, once for each kernel: in the cell that runs, or in an earlier one, whose output pages still take."""
         with self._lock:
             if self._told:
                 return
@@ -100,13 +105,26 @@ class Page:
 
         text = self.advice()
         note = {"text/plain": f"note: {text}", "text/html": f"<p>{html.colored('△', html.WARN)} {html.text(text)}</p>"}
-        InteractiveShell.instance().display_pub.publish(note)
+        shell: Any = InteractiveShell.instance()
+        if cell is None:
+            shell.display_pub.publish(note)
+            return
+        publisher, content = shell.display_pub, {"data": note, "metadata": {}, "transient": {}}
+        publisher.session.send(publisher.pub_socket, "display_data", content, parent=cell, ident=publisher.topic)
 
     def _lacking(self, environ: Mapping[str, str] | None) -> list[str]:
         if self._missing is None:
             self._server = server(os.environ if environ is None else environ)
             self._missing = self._server.missing() if self._server is not None else []
         return self._missing
+
+
+def this_cell() -> Any:
+    """The message that this cell is run by; None where there is no kernel."""
+    from IPython.core.getipython import get_ipython
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    return None if kernel is None else kernel.get_parent()
 
 
 PAGE = Page()

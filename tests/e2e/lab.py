@@ -20,7 +20,7 @@ import nbformat
 class Lab:
     """``url`` of the application; ``folder`` is where its notebooks are."""
 
-    def __init__(self, folder: Path, state: dict[str, str]) -> None:
+    def __init__(self, folder: Path, state: dict[str, str], *options: str) -> None:
         self.folder = folder
         self.token = secrets.token_hex(8)
         with socket.socket() as probe:
@@ -44,6 +44,7 @@ class Lab:
             f"--IdentityProvider.token={self.token}",
             f"--ServerApp.root_dir={folder}",
             "--LabApp.expose_app_in_browser=True",
+            *options,
         ]
         self.log_path = own / "lab.log"
         self.log = open(self.log_path, "wb")
@@ -64,11 +65,11 @@ class Lab:
             time.sleep(0.2)
         raise AssertionError("JupyterLab does not answer: " + self.log_path.read_text()[-2000:])
 
-    def notebook(self, name: str, cells: list[str]) -> str:
+    def notebook(self, name: str, cells: list[str], kernel: str = "python3") -> str:
         """Write a notebook; returns the address that opens it."""
         book = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+            metadata={"kernelspec": {"name": kernel, "display_name": kernel}},
         )
         nbformat.write(book, self.folder / name)
         return f"{self.address(name)}&reset"
@@ -88,8 +89,8 @@ class Lab:
 
 
 @contextlib.contextmanager
-def running(folder: Path, state: dict[str, str]) -> Iterator[Lab]:
-    lab = Lab(folder, state)
+def running(folder: Path, state: dict[str, str], *options: str) -> Iterator[Lab]:
+    lab = Lab(folder, state, *options)
     try:
         lab.wait()
         yield lab

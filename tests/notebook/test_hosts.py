@@ -54,12 +54,15 @@ def test_what_the_server_lacks(environment: Any, monkeypatch: pytest.MonkeyPatch
     assert found is not None and found.python.endswith("server/bin/python") and str(place) in found.places
     page = hosts.Page()
     assert not page.shows_widgets(environ)
-    assert f"{found.python} -m pip install jupyterlab_widgets anywidget, then reload" in page.advice(environ)
+    assert f"{found.python} -m pip install jupyterlab_widgets anywidget, and reload" in page.advice(environ)
     give(place, "@jupyter-widgets/jupyterlab-manager")
     page = hosts.Page()
     assert "pip install anywidget," in page.advice(environ)
     give(place, "anywidget")
-    assert hosts.Page().shows_widgets(environ)
+    other = hosts.Page()
+    assert other.shows_widgets(environ)
+    other.closed()  # it has them, and the page all the same not
+    assert not other.shows_widgets(environ) and "jupyter labextension list" in other.advice(environ)
     page.spoke()  # whatever the folders say: a page has spoken
     assert page.shows_widgets(environ)
 
@@ -105,7 +108,7 @@ class Page:
                 kind = "comm_close" if answer == "comm_close" else "comm_msg"
                 self.client.shell_channel.send(self.client.session.msg(kind, {"comm_id": content["comm_id"], "data": {}, **data}))
 
-        self.client.execute_interactive(code, timeout=60, output_hook=take)
+        self.last = self.client.execute_interactive(code, timeout=60, output_hook=take)["parent_header"]["msg_id"]
         return shown
 
     def end(self) -> None:
@@ -121,8 +124,12 @@ def test_a_page_that_closes_what_is_opened(monkeypatch: pytest.MonkeyPatch) -> N
         page(CELLS)
         widget = "from pycontainers.notebook.widgets.base import page_widget\nw = page_widget()(_esm='export default {}')"
         page(widget, "comm_close")
-        (note, stats) = page("%container stats web")  # said once, in words
-        assert "pip install" not in note["text/plain"] and "jupyterlab_widgets and anywidget" in note["text/plain"]
+        while (message := page.client.get_iopub_msg(timeout=20))["msg_type"] != "display_data":
+            pass
+        note = message["content"]["data"]["text/plain"]  # said once, in words, below the cell that showed it
+        assert message["parent_header"]["msg_id"] == page.last and page.last
+        assert "pip install" not in note and "jupyterlab_widgets and anywidget" in note
+        (stats,) = page("%container stats web")
         assert WIDGET not in stats and "image/svg+xml" in stats
         assert [WIDGET in bundle for bundle in page("%container stats web")] == [False]
         page(widget, "request_state")  # another page, with widgets, is opened

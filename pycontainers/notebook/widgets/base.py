@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..hosts import PAGE
+from ..hosts import PAGE, this_cell
 
 _HERE = Path(__file__).parent
 _log = logging.getLogger("pycontainers.notebook")
@@ -32,7 +32,7 @@ def page_widget() -> Any:
         """
 
         def __init__(self, **traits: Any) -> None:
-            self._spoken = False
+            self._spoken, self._cell = False, this_cell()
             super().__init__(**traits)
             self.on_msg(self._asked)
             if self.comm is not None:  # none where there is no kernel
@@ -48,9 +48,9 @@ def page_widget() -> Any:
             super()._handle_msg(msg)
 
         def _closed_by_page(self, msg: Any) -> None:
-            if not self._spoken:
-                PAGE.closed()  # a page without widgets: it shows the static form beside
             self.close()
+            if not self._spoken:
+                PAGE.closed(self._cell)  # a page without widgets: it shows the static form beside
 
         def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
             try:
