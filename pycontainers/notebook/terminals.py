@@ -71,21 +71,25 @@ def _placed(terminal: Terminal, shell: Any) -> None:
             discard(old)
 
 
-def discard(terminal: Terminal) -> None:
-    """End it and forget it."""
+def forget(terminal: Terminal) -> None:
+    """End it; its widget goes."""
     terminal.close()
     with _lock:
-        found = _widgets.pop(id(terminal), None)
+        _widgets.pop(id(terminal), None)
+
+
+def discard(terminal: Terminal) -> None:
+    """End it, and take away its widget with its views."""
+    with _lock:
+        found = _widgets.get(id(terminal))
     if found is not None:
         found[1].close()
+    forget(terminal)
 
 
 def close_terminal(view: Any) -> None:
     """End the terminal that ``view`` (of ``terminal_view``) shows, and forget both."""
-    with _lock:
-        shown = [terminal for terminal, one in _widgets.values() if one is view]
-    for terminal in shown:
-        discard(terminal)
+    view.close()
 
 
 def close_all() -> None:

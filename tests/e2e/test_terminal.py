@@ -89,6 +89,8 @@ def dark(page: Any, on: bool) -> None:
 class Screen:
     """One terminal on the page."""
 
+    begun = 0
+
     def __init__(self, page: Any, number: int = 0) -> None:
         self.page = page
         self.root = page.locator(".pyct-terminal").nth(number)
@@ -106,6 +108,12 @@ class Screen:
     def focus(self) -> None:
         self.root.locator(".xterm-screen").click()
         self.root.locator(".xterm.focus").wait_for()
+
+    def begin(self, command: str) -> None:
+        """Type a command, and wait until the shell has let go of the terminal: what is typed next is the command's."""
+        self.begun += 1
+        self.type(f"clear; echo begun\\-{self.begun}; {command}")
+        self.until(f"begun-{self.begun}\n")
 
     def type(self, text: str) -> None:
         self.page.keyboard.type(text)
@@ -206,6 +214,42 @@ def test_what_is_pasted_waits_for_enter(screen: Screen) -> None:
     page.keyboard.press("Enter")
     screen.until("second-4")
     screen.until("pasted-2")
+    page.evaluate("navigator.clipboard.writeText(Array.from({length: 3000}, (_, n) => `line ${n} of many ü`).join('\\n') + '\\n')")
+    screen.begin("stty -echo; cat > /tmp/pasted")
+    page.keyboard.press("Control+v")
+    page.keyboard.press("Control+d")
+    screen.type("stty echo; wc -l -c /tmp/pasted")
+    screen.until("3000 ")
+
+
+@full
+def test_what_is_selected_is_copied_and_the_program_goes_on(screen: Screen) -> None:
+    page = screen.page
+    screen.focus()
+    screen.begin("cat")
+    screen.type("singular-word")
+    screen.until("singular-word\nsingular-word")
+    box = screen.root.locator(".xterm-rows > div", has_text="singular-word").last.bounding_box()
+    page.mouse.dblclick(box["x"] + 20, box["y"] + box["height"] / 2)
+    page.keyboard.press("Control+c")
+    page.wait_for_function("async () => (await navigator.clipboard.readText()).includes('singular')")
+    assert "^C" not in screen.text()
+    page.keyboard.press("Control+c")
+    screen.until("^C")
+
+
+@full
+def test_while_a_cell_is_busy_output_comes(screen: Screen) -> None:
+    page = screen.page
+    screen.focus()
+    screen.type("clear; while sleep 0.1; do n=$((n+1)); echo count-$n; done")
+    screen.until("count-")
+    page.evaluate("""() => { window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({
+        code: 'import time; end = time.monotonic() + 5\\nwhile time.monotonic() < end: pass'}); }""")
+    now = int(screen.text().rsplit("count-", 1)[1].split("\n")[0])
+    screen.until(f"count-{now + 12}\n", seconds=4.5)
+    page.keyboard.press("Control+c")  # with ipykernel 7.4 and 6 it arrives after the cell
+    screen.until("^C")
 
 
 @full

@@ -1,12 +1,12 @@
-// The view of a terminal. Where the package was built with xterm.js (PyctXterm, in front of this file) it draws a whole terminal;
-// without, it shows lines and sends lines. What comes from the container has no control strings any more (text.py), and reaches the
-// page as characters alone.
+// The view of a terminal. Where the package was built with xterm.js it draws a whole terminal; without, it shows lines and sends lines.
+// What comes from the container has no control strings any more (text.py), and reaches the page as characters alone.
 
 const ACKNOWLEDGE = 64 << 10; // bytes drawn until the kernel is told so
 const PIECE = 16 << 10; // characters of one message of what is pasted
 
-function render({ model, el }) {
-  const full = model.get("form") === "full" && typeof PyctXterm !== "undefined";
+async function render({ model, el }) {
+  const xterm = model.get("form") === "full" ? await libraryOf(model).catch(() => null) : null; // a browser too old to unpack it: lines
+  const full = xterm !== null;
   const root = element("section", "pyct pyct-terminal");
   root.setAttribute("aria-label", `terminal in ${model.get("container")}: ${model.get("title")}`);
   root.dataset.lmSuppressShortcuts = "true"; // JupyterLab (lumino): the keys are the terminal's
@@ -38,7 +38,7 @@ function render({ model, el }) {
       at = end;
     }
   };
-  const screen = full ? drawing(model, root, place, type, () => shut.focus()) : lines(place, type, tell);
+  const screen = full ? drawing(xterm, model, root, place, type, () => shut.focus()) : lines(place, type, tell);
 
   function measure(kind) {
     const size = screen.fit();
@@ -58,6 +58,7 @@ function render({ model, el }) {
       asked = false;
       replaying = true;
       expected = drawn = told = message.at;
+      said();
       screen.reset();
       screen.write(bytes(buffers[0]), () => (replaying = false));
     } else if (message.kind === "output" && expected >= 0) {
@@ -91,6 +92,9 @@ function render({ model, el }) {
     const [rows, columns] = model.get("size");
     if (rows) screen.resize(rows, columns);
   }
+  // The kernel went, or this page lost it; when it answers, all is well again.
+  const lost = () => (state.textContent = "△ the kernel that had this terminal does not answer: run the cell again");
+  model.on("comm_live_update", lost);
   model.on("msg:custom", heard);
   model.on("change:said", said);
   model.on("change:running", said);
@@ -114,12 +118,36 @@ function render({ model, el }) {
   return () => {
     cancelAnimationFrame(waiting);
     observer.disconnect();
+    model.off("comm_live_update", lost);
     model.off("msg:custom", heard);
     model.off("change:said", said);
     model.off("change:running", said);
     model.off("change:size", sized);
     screen.close();
   };
+}
+
+// xterm.js: once for a page, whichever terminal asks first.
+function libraryOf(model) {
+  const key = Symbol.for("io.pycontainers.xterm");
+  if (!globalThis[key]) {
+    globalThis[key] = loaded(model);
+    globalThis[key].catch(() => delete globalThis[key]); // another kernel may have it
+  }
+  return globalThis[key];
+}
+
+async function loaded(model) {
+  const asset = await model.widget_manager.get_model(String(model.get("library")).replace("IPY_MODEL_", ""));
+  const unpacked = new Blob([asset.get("code")]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const text = await new Response(unpacked).text();
+  const url = URL.createObjectURL(new Blob([text, "\nexport default PyctXterm;"], { type: "text/javascript" }));
+  try {
+    return (await import(url)).default;
+  } finally {
+    URL.revokeObjectURL(url);
+    asset.set("code", new DataView(new ArrayBuffer(0))); // a notebook that is saved with its widgets need not hold it
+  }
 }
 
 function button(text, act) {
@@ -135,9 +163,9 @@ function bytes(buffer) {
 
 // -- a whole terminal
 
-function drawing(model, root, place, type, leave) {
+function drawing(xterm, model, root, place, type, leave) {
   const style = getComputedStyle(root.isConnected ? root : document.body);
-  const terminal = new PyctXterm.Terminal({
+  const terminal = new xterm.Terminal({
     cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     fontFamily: "monospace",
     fontSize: parseInt(style.getPropertyValue("--jp-code-font-size")) || 13,
@@ -146,7 +174,7 @@ function drawing(model, root, place, type, leave) {
     overviewRuler: { width: 8 }, // the scroll bar's
     linkHandler: { activate() {} }, // what the kernel should have taken out must not open a page
   });
-  const fit = new PyctXterm.FitAddon();
+  const fit = new xterm.FitAddon();
   terminal.loadAddon(fit);
   for (const number of [0, 1, 2, 4, 8, 10, 11, 12, 52]) terminal.parser.registerOscHandler(number, () => true);
   terminal.open(place);

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...protocol import Engine, ExecConfig
 from ...terminals import Terminal, in_container
+from .. import terminals as shown
 from .base import page_widget, source
 
 _HERE = Path(__file__).parent
@@ -17,11 +20,24 @@ _LONGEST = 1 << 20  # characters of one message of what is typed
 _REPLIES = re.compile(r"(?:\x1b\[[?>]?[0-9;]*(?:[cRn]|\$y))+")
 
 
-@cache
-def _module(form: str) -> str:
-    """The view; of a full terminal with its library in front (hatch_build.py)."""
-    library = (_HERE / "xterm.js").read_text(encoding="utf-8") + "\n" if form == "full" else ""
-    return library + source("terminal.js")
+_library_lock = threading.Lock()
+_library: Any = None
+
+
+def library() -> Any:
+    """The widget that holds xterm.js, made with the first terminal: a page gets it once, compressed (90 KB), however many it shows."""
+    global _library
+    with _library_lock:
+        if _library is None or _library.comm is None:
+            import anywidget
+            import traitlets
+
+            class TerminalLibrary(anywidget.AnyWidget):
+                _esm = "export default {};"
+                code = traitlets.Bytes().tag(sync=True)
+
+            _library = TerminalLibrary(code=gzip.compress((_HERE / "xterm.js").read_bytes(), 9, mtime=0))
+        return _library
 
 
 @cache
@@ -33,12 +49,14 @@ def _style(form: str) -> str:
 @cache
 def _widget_class(form: str) -> Any:
     import traitlets
+    from ipywidgets import widget_serialization
 
-    module, style = _module(form), _style(form)
+    style = _style(form)
 
     class TerminalView(page_widget()):  # type: ignore[misc]  # made with the first widget
-        _esm = module
+        _esm = source("terminal.js")
         _css = style
+        library: Any = traitlets.Any(None, allow_none=True).tag(sync=True, **widget_serialization)
         title = traitlets.Unicode().tag(sync=True)
         container = traitlets.Unicode().tag(sync=True)
         form = traitlets.Unicode().tag(sync=True)
@@ -50,9 +68,19 @@ def _widget_class(form: str) -> Any:
 
         def __init__(self, terminal: Terminal, title: str) -> None:
             self._terminal = terminal
-            super().__init__(title=title, container=terminal.container, form=terminal.form, restarts=terminal.can_restart)
+            drawn = library() if terminal.form == "full" else None
+            restarts = terminal.can_restart
+            super().__init__(library=drawn, title=title, container=terminal.container, form=terminal.form, restarts=restarts)
             self.changed()
             terminal.watch(self)
+
+        def close(self) -> None:
+            """With its terminal: nobody could see it any more, or type into it."""
+            terminal = self.__dict__.get("_terminal")
+            if terminal is not None:
+                terminal.watch(None)
+                shown.forget(terminal)
+            super().close()
 
         # -- what the terminal says, on its thread
 
@@ -118,8 +146,6 @@ def make(terminal: Terminal, title: str) -> Any:
 def terminal_view(engine: Engine, container: str, command: tuple[str, ...] = ()) -> Any:
     """A widget with a new terminal in a running container: ``command``, or a shell.
 
-    ``close_terminal(view)`` of :mod:`pycontainers.notebook.terminals` ends both. :raises ContainersError: it does not start.
+    Its ``close()`` ends the terminal too. :raises ContainersError: it does not start.
     """
-    from .. import terminals
-
-    return terminals.widget(in_container(engine, container, ExecConfig(command), terminals.form()))
+    return shown.widget(in_container(engine, container, ExecConfig(command), shown.form()))
