@@ -211,6 +211,22 @@ def test_keys_act_and_mean_nothing_to_the_notebook(page: Any, here: NativeEngine
     board(page).get_by_role("searchbox", name="search containers").fill("")
 
 
+def test_titles_sort(page: Any) -> None:
+    names = f"{ROWS}.filter(one => !one.hidden).map(one => one.getAttribute('aria-label'))"
+    assert page.evaluate(names) == ["never", "talker"]  # the newest first
+    title = board(page).get_by_role("columnheader", name="Memory")
+    by = board(page).get_by_role("button", name="sort by name")
+    by.click()
+    by.click()
+    assert page.evaluate(names) == ["talker", "never"]
+    assert board(page).get_by_role("columnheader", name="Name").get_attribute("aria-sort") == "descending"
+    title.get_by_role("button").click()
+    assert title.get_attribute("aria-sort") == "descending"
+    for _ in range(2):
+        title.get_by_role("button").click()
+    assert title.get_attribute("aria-sort") == "none" and page.evaluate(names) == ["never", "talker"]
+
+
 def test_an_error_stands_in_its_row(page: Any, here: NativeEngine) -> None:
     image = finish(here.build(BuildRequest("FROM host\nRUN echo 1 > /one\n", context="", tags=("shown:1",), network="none")))
     info = here.create(ContainerConfig(image="shown:1", command=("true",), network="none", name="holder"))

@@ -2,6 +2,7 @@
 // verb is for, when it makes sense, and what is asked before; the panes of one entry. Another tab is another entry of this list.
 
 const ACTIVE = ["starting", "running", "paused", "restarting"];
+const STATES = ["running", "starting", "restarting", "paused", "created", "exited"];
 const active = (row) => ACTIVE.includes(row.state);
 
 function cell(className) {
@@ -49,6 +50,13 @@ const CONTAINERS = {
   one: "container",
   template: "1.6em minmax(9em, 2fr) minmax(9em, 1fr) 9.5em 10.5em minmax(6em, 1fr) 8.2em",
   columns: ["Name", "State", "CPU", "Memory", "Ports", "Actions"],
+  // What a title sorts by; `moves`: it changes from second to second; `down`: the greatest first.
+  orders: {
+    Name: { by: (row) => row.name },
+    State: { by: (row) => STATES.indexOf(row.state) * 1e12 - row.since },
+    CPU: { by: (row, course) => (course ? course.cpu[course.cpu.length - 1] : -1), moves: true, down: true },
+    Memory: { by: (row, course) => (course ? course.memory[course.memory.length - 1] : -1), moves: true, down: true },
+  },
   none: "No containers yet. The first one:  %container run -d --name web -p 8080:80 host python3 -m http.server 80",
   filters: [
     ["all", "All", () => true],
@@ -141,6 +149,12 @@ const IMAGES = {
   one: "image",
   template: "1.6em minmax(12em, 3fr) 9em 6em minmax(8em, 1.5fr) 3em",
   columns: ["Name", "Created", "Size", "Used by", "Actions"],
+  orders: {
+    Name: { by: (row) => row.name },
+    Created: { by: (row) => row.created, down: true },
+    Size: { by: (row) => row.size, down: true },
+    "Used by": { by: (row) => row.uses, down: true },
+  },
   none: "No images yet. A cell builds one (%%container build -t NAME), %container pull NAME fetches one.",
   filters: [
     ["all", "All", () => true],

@@ -12,7 +12,7 @@ from .base import page_widget, source, widget_view
 @cache
 def _widget_class() -> Any:
     class DashboardWidget(page_widget()):  # type: ignore[misc]  # made with the first widget
-        _esm = source("dashboard-parts.js", "dashboard-panes.js", "dashboard-tabs.js", "dashboard.js")
+        _esm = source(*(f"dashboard{part}.js" for part in ("-parts", "-panes", "-tabs", "-line", "-list", "-about", "")))
         _css = source("dashboard.css")
 
         def __init__(self, found: Dashboard) -> None:
