@@ -7,8 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..errors import UsageError, near
-from ..interpreter import cell, setting
-from ..interpreter.worker import Hooks
 from ..linux.cgroups.limits import parse_size
 from ..results import Output, RunResult
 from .declare import Option, Verb, declare
@@ -40,6 +38,9 @@ _OWN = (
 
 def run_cell(context: Context, args: SimpleNamespace, body: str | None) -> RunResult:
     """What the cell prints and shows appears as it comes; its results are variables of the notebook at the end."""
+    from ..interpreter import cell, setting  # with the first cell, not with every command
+    from ..interpreter.worker import Hooks
+
     if body is None and context.stdin is not None:
         body = context.stdin().decode("utf-8", "replace")
     if not body or not body.strip():

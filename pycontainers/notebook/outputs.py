@@ -20,7 +20,6 @@ _MARKUP = ("text/html", "image/svg+xml")
 _MOST_TEXT, _MOST_MARKUP, _MOST_CELLS = 1 << 20, 4 << 20, 10_000
 _POLICY = "default-src 'none'; img-src data: blob:; media-src data: blob:; font-src data:; style-src 'unsafe-inline'; "
 _POLICY += "script-src 'unsafe-inline' 'unsafe-eval' blob:; worker-src blob:; form-action 'none'; base-uri 'none'; webrtc 'block'"
-_ALONE = "; frame-src 'none'"
 _FILL = "border:0;width:100%;height:100vh;display:block"
 _BOX = f"border:1px solid {html.BORDER};width:100%;height:320px;resize:vertical;background:#fff;color-scheme:light"
 _SANDBOX = 'sandbox="allow-scripts" referrerpolicy="no-referrer"'
@@ -85,13 +84,12 @@ def frame(content: str) -> str:
     """
     if len(content) > _MOST_MARKUP:
         raise ValueError(f"{len(content) >> 20} MB are too many")
-    return _frame(
-        _page(_frame(_page(content, "margin:8px;font-family:sans-serif;background:#fff;color:#111"), _FILL), "margin:0", _ALONE), _BOX
-    )
+    inner = _frame(_page(content, "margin:8px;font-family:sans-serif;background:#fff;color:#111"), _FILL)
+    return _frame(_page(inner, "margin:0"), _BOX)
 
 
-def _page(content: str, style: str, more: str = "") -> str:
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}{more}">'
+def _page(content: str, style: str) -> str:
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     quiet = '<meta http-equiv="x-dns-prefetch-control" content="off">'
     return f'<!doctype html><meta charset="utf-8">{policy}{quiet}<body style="{style}">{content}'
 

@@ -56,6 +56,8 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 def _gif(data: bytes) -> tuple[int, int]:
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         raise ValueError("it is no GIF")
+    if data[-1] != 0x3B:
+        raise ValueError("it is cut off")
     width, height = struct.unpack("<HH", data[6:10])
     return width, height
 
@@ -64,6 +66,8 @@ def _webp(data: bytes) -> tuple[int, int]:
     """WebP (RFC 9649): lossy (VP8), lossless (VP8L), or extended (VP8X)."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError("it is no WebP")
+    if len(data) < 30 or int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise ValueError("it is cut off")
     form = data[12:16]
     if form == b"VP8X":
         return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1

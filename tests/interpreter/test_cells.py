@@ -21,7 +21,7 @@ from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import CommandNotFound, ContainedError, ContainerFailed, ContainersError, UsageError
 from pycontainers.interpreter import cell, setting
 from pycontainers.interpreter.worker import Hooks, Marked
-from pycontainers.protocol import ContainerConfig, Resources
+from pycontainers.protocol import ContainerConfig, Mount, Resources
 
 pytestmark = pytest.mark.root
 MB = 1 << 20
@@ -333,3 +333,23 @@ def test_a_killed_notebook_leaves_nothing(engine: NativeEngine, nothing_left: No
     sweep = "import tempfile; from pycontainers.interpreter import places; places._sweep()"
     subprocess.run([sys.executable, "-c", sweep], env=env, check=True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", [0, -1], ids=["oldest", "newest"])
+def test_another_python_than_the_notebooks(run: Cells, place: int) -> None:
+    """Functions are read anew from their text there: bytecode is each version's own."""
+    import re
+
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = {tuple(map(int, match.groups())): path for path in root.glob("3.*") if (match := re.fullmatch(r"3\.(\d+)\.(\d+)", path.name))}
+    others = [found[version] for version in sorted(found) if version[0] >= 8 and version[0] != sys.version_info.minor]
+    if not others:
+        pytest.skip(f"no other Python below {root} (pyenv)")
+    prefix = str(others[place])
+    source = "import sys\nr = [scaled(3), m]\nv = list(sys.version_info[:2])\ntry: 1 / 0\nexcept Exception as e: display(str(e))\nr[5]"
+    mount = Mount("bind", prefix, prefix, read_only=True)
+    with pytest.raises(IndexError, match="out of range"):
+        run(source, {"scaled": scaled, "m": {"a": (1, 2.5), "b": b"x" * 5000}}, python=f"{prefix}/bin/python", mounts=(mount,))
+    assert run.events[0]["text/plain"] == b"'division by zero'"
+    found_there = run(source[:-5], {"scaled": scaled, "m": 1}, ("r", "v"), python=f"{prefix}/bin/python", mounts=(mount,))
+    assert found_there["r"] == [60.0, 1] and found_there["v"] != list(sys.version_info[:2])
