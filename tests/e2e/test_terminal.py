@@ -20,7 +20,9 @@ from pycontainers.protocol import ContainerConfig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import test_hosts
 import test_images
+from test_hosts import manager_file as manager_file
 from test_jupyterlab import CHROMIUM, FLAGS, execute, pytestmark, shot
 
 pytestmark = [*pytestmark]
@@ -55,7 +57,8 @@ def lab(state: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     ):
         engine.create(config)
         engine.start(config.name)
-    with running(tmp_path_factory.mktemp("terminal"), {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}) as found:
+    environ = {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}
+    with running(tmp_path_factory.mktemp("terminal"), environ, "--JupyterNotebookApp.expose_app_in_browser=True") as found:
         yield found
     for info in engine.containers(all=True):
         if info.name in ("shellbox", "neighbour"):
@@ -144,7 +147,7 @@ def test_keys_reach_the_program_and_not_the_notebook(screen: Screen) -> None:
     """`d d` would remove a cell, `Escape b` add one, in the notebook."""
     page = screen.page
     before = page.locator(".jp-Cell").count()
-    screen.type("cat")
+    screen.begin("cat")
     for key in ("d", "d", "Escape", "b", "a", "Shift+Enter", "Control+Enter"):
         page.keyboard.press(key)
     screen.until("dd")
@@ -392,3 +395,64 @@ def test_namespaces_read_again_and_static(page: Any, state: Any) -> None:
     static.get_by_text("uts: host name").click()
     assert "uts_namespaces(7)" in static.inner_text()
     shot(static, "namespaces-static-light")
+
+
+# -- other pages
+
+
+def test_a_kernel_that_was_restarted_has_no_terminals(screen: Screen, state: Any) -> None:
+    page = screen.page
+    page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart(); }")
+    screen.root.get_by_text("does not answer: run the cell again").wait_for()
+    end = time.monotonic() + 20
+    while len(NativeEngine(state).top("shellbox")[1]) > 1:  # the shells ended with the kernel
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert NativeEngine(state).find("shellbox").status == "running"
+
+
+@full
+def test_notebook_7(page: Any, lab: Any) -> None:
+    address = lab.notebook("seven.ipynb", ["%load_ext pycontainers", "%container terminal shellbox"]).replace("/lab/tree/", "/notebooks/")
+    seven = test_hosts.opened(page.context.browser, address, 2)
+    screen = Screen(seven)
+    screen.root.wait_for(timeout=60_000)
+    screen.until("#")
+    screen.focus()
+    screen.begin("cat")
+    for key in ("d", "d", "Escape", "b"):
+        seven.keyboard.press(key)
+    screen.until("dd")
+    seven.keyboard.press("Control+c")
+    screen.type("clear; echo $((6*7))")
+    screen.until("42\n")
+    assert seven.locator(".jp-Cell").count() == 2
+    shot(seven, "terminal-notebook-7")
+    seven.close()
+
+
+@full
+def test_a_page_without_jupyter(page: Any, manager_file: Path, state: Any) -> None:
+    """The widget manager alone, in colours of its own."""
+    environ = {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run), "JPY_PARENT_PID": ""}
+    plain = test_hosts.PlainPage(page.context.browser, manager_file, environ)
+    try:
+        plain.run("%load_ext pycontainers\nfrom IPython.display import display")
+        plain.run("%container terminal shellbox", outputs=1)
+        screen = Screen(plain.page)
+        plain.until(lambda: screen.root.count() == 1 and "#" in screen.text())
+        screen.focus()
+        screen.type("echo $((6*7)); tty")
+        plain.until(lambda: "42\n" in screen.text())
+        shot(plain.page, "terminal-plain-light")
+        plain.page.evaluate("document.body.classList.add('dark')")
+        plain.page.wait_for_function(f"{GROUND}.match(/\\d+/g).slice(0, 3).every(one => Number(one) < 60)")
+        shot(plain.page, "terminal-plain-dark")
+        plain.run("%container namespaces shellbox", outputs=1)
+        plain.until(lambda: plain.page.locator(".pyct-namespaces [role=gridcell]").count() == 16)
+        plain.page.locator(".pyct-cell[data-kind=network][data-column='1']").click()
+        plain.until(lambda: "127.0.0.1/8" in plain.page.get_by_role("group", name="in shellbox").inner_text())
+        shot(plain.page, "namespaces-plain-dark")
+        assert not plain.errors and not plain.asked
+    finally:
+        plain.end()

@@ -54,7 +54,7 @@ def _widget_class(form: str) -> Any:
     style = _style(form)
 
     class TerminalView(page_widget()):  # type: ignore[misc]  # made with the first widget
-        _esm = source("terminal.js")
+        _esm = source("terminal.js", "terminal-screen.js", "terminal-lines.js")
         _css = style
         library: Any = traitlets.Any(None, allow_none=True).tag(sync=True, **widget_serialization)
         title = traitlets.Unicode().tag(sync=True)
