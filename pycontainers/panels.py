@@ -15,6 +15,7 @@ _UNLIMITED = 1 << 60
 """cgroup v1 says "no limit" with a number near 2**63."""
 _KNOWN = 1  # Sample.pressure: the figures are there
 _MOST_MARKS = 40
+_DIRECTIONS = 8  # containers up to which received and sent, read and written have lines of their own
 
 
 @dataclass(frozen=True)
@@ -171,10 +172,10 @@ def together(named: Sequence[tuple[str, float, list[Panel]]]) -> list[Panel]:
     :param named: for each its name, by how many seconds its own times come later than the figure's begin, and its panels.
     """
     found = []
-    for index, title in enumerate(TITLES):
+    for index in range(len(TITLES)):
         lines: list[Series] = []
         for color, (name, later, own) in enumerate(named):
-            for series in [_worst(own[index].series)] if title == "Pressure" and own[index].series else own[index].series:
+            for series in _few(own[index], len(named)):
                 if series.name not in ("throttled", "cache"):
                     shown = name if series.name in ("used", "processes", "") else f"{name} {series.name}"
                     lines.append(_later(replace(series, name=shown, color=color), later))
@@ -187,6 +188,16 @@ def together(named: Sequence[tuple[str, float, list[Panel]]]) -> list[Panel]:
 
 def _later(series: Series, seconds: float) -> Series:
     return replace(series, times=tuple(time + seconds for time in series.times)) if seconds else series
+
+
+def _few(panel: Panel, containers: int) -> Sequence[Series]:
+    """The lines of a panel that are shown beside those of others: of pressure the worst, and of many containers both directions as one."""
+    if panel.title == "Pressure" and panel.series:
+        return [_worst(panel.series)]
+    if panel.unit == "rate" and panel.series and containers > _DIRECTIONS:
+        one, other = panel.series
+        return [Series("", one.times, tuple(a + b for a, b in zip(one.values, other.values, strict=True)))]
+    return panel.series
 
 
 def _worst(series: Sequence[Series]) -> Series:

@@ -18,7 +18,7 @@ from ..usage import Figure
 WIDTH, HEIGHT = 240, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 44, 18
 _COLUMNS = 3
-_POINTS, _ALL_POINTS = 240, 4800
+_POINTS, _ALL_POINTS = 240, 2800
 """In one line, and in the whole picture: a saved notebook stays small."""
 _NAMED = 24  # containers in the legend
 INK = "#767676"
@@ -38,7 +38,7 @@ def draw(figure: Figure) -> str:
     told = events(marks)
     width, height = WIDTH * _COLUMNS, begin + HEIGHT * rows + (18 if told else 0)
     span = max([figure.duration, *[mark.time for mark in marks], 1e-9])
-    most = max(24, min(_POINTS, _ALL_POINTS // max(1, sum(len(panel.series) for panel in panels))))
+    most = max(16, min(_POINTS, _ALL_POINTS // max(1, sum(len(panel.series) for panel in panels))))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
         f'aria-labelledby="t d" style="max-width:100%;height:auto;color:var(--jp-ui-font-color1, {INK});background:transparent" '

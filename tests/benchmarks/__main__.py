@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import building, dashboard, inside, scale, shipping, starts
+from . import building, dashboard, inside, scale, shipping, starts, views
 from .house import House
 
 PARTS: dict[str, Callable[[House], None]] = {
@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[House], None]] = {
     "tcp": inside.tcp,
     "build": building.build,
     "imports": building.imports,
+    "views": views.views,
     "shipping": shipping.shipping,
     "dashboard": dashboard.dashboard,
 }

@@ -130,6 +130,7 @@ async function loaded(model) {
   } finally {
     URL.revokeObjectURL(url);
     if (before) globalThis.Plotly = before;
+    else delete globalThis.Plotly;
     asset.set("code", new DataView(new ArrayBuffer(0))); // it is loaded: a saved notebook need not hold it
   }
 }
