@@ -1,4 +1,4 @@
-"""The live figure on a page of real JupyterLab in real Chromium: several containers in one, zoom, pause, events, a long life, hostile names."""
+"""The live figure on a page of real JupyterLab in real Chromium: several containers in one, zoom, events, a long life, hostile names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Odd:
     def find(self, container):
         return replace(engine().find(container), name={HOSTILE!r})
     def samples(self, container, after=None):
-        made = [Sample(1000.0 + n, cpu_usage=n * 10**8, memory=(3 << 30) if n == 1777 else (1 << 30), pids=3, pressure=1) for n in range(3600)]
+        made = [Sample(1000.0 + n, cpu_usage=n * 10**8, memory=(3 if n == 1777 else 1) << 30, pids=3, pressure=1) for n in range(3600)]
         return [sample for sample in made if after is None or sample.time > after]
 
 views = []

@@ -334,9 +334,10 @@ class View {
   legend(panel, declared, lines) {
     if (this.several) {
       let best = null, most = 0;
+      const end = Math.max(0, ...lines.map((line) => line.times[line.times.length - 1] || 0));
       for (const line of lines) {
         const value = line.values[line.values.length - 1];
-        if (value > most) [best, most] = [line, value];
+        if (value > most && line.times[line.times.length - 1] > end - 3) [best, most] = [line, value]; // one that has ended uses nothing now
       }
       panel.legend.replaceChildren(element("span", "pyct-muted", best ? `most now: ${best.name}, ${words(declared.unit, most)}` : ""));
       return;
