@@ -54,27 +54,35 @@ def page(here: NativeEngine, state: Any, tmp_path_factory: pytest.TempPathFactor
     put(here, "quiet", QUIET)
     put(here, "never", QUIET, start=False)
     folder = tmp_path_factory.mktemp("dashboard")
+    environ = {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}
     with (
-        running(folder, {"PYCONTAINERS_HOME": str(state.home), "PYCONTAINERS_RUN": str(state.run)}) as lab,
+        running(folder, environ, "--JupyterNotebookApp.expose_app_in_browser=True") as lab,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        found = browser.new_page(viewport={"width": 1280, "height": 1200})
-        found.set_default_timeout(60_000)
-        found.problems = []
-        found.on("pageerror", lambda error: found.problems.append(str(error)))
-        found.goto(lab.notebook("dashboard.ipynb", CELLS))
-        found.wait_for_function(f"window.jupyterapp && document.querySelectorAll('.jp-CodeCell').length >= {len(CELLS)}", timeout=90_000)
-        found.evaluate("""async () => {
-            const context = window.jupyterapp.shell.currentWidget.sessionContext;
-            await context.ready;
-            await context.session.kernel.info;
-            await context.session.kernel.requestExecute({code: 'pass'}).done;
-            await window.jupyterapp.commands.execute('notebook:run-all-cells');
-        }""")
+        found = opened(browser, lab.notebook("dashboard.ipynb", CELLS))
+        found.seven = lambda: opened(browser, lab.notebook("seven.ipynb", CELLS).replace("/lab/tree/", "/notebooks/"))
         row(found, "talker").wait_for()
         yield found
         browser.close()
+
+
+def opened(browser: Any, address: str) -> Any:
+    """A page whose notebook has been run."""
+    found = browser.new_page(viewport={"width": 1280, "height": 1200})
+    found.set_default_timeout(60_000)
+    found.problems = []
+    found.on("pageerror", lambda error: found.problems.append(str(error)))
+    found.goto(address)
+    found.wait_for_function(f"window.jupyterapp && document.querySelectorAll('.jp-CodeCell').length >= {len(CELLS)}", timeout=90_000)
+    found.evaluate("""async () => {
+        const context = window.jupyterapp.shell.currentWidget.sessionContext;
+        await context.ready;
+        await context.session.kernel.info;
+        await context.session.kernel.requestExecute({code: 'pass'}).done;
+        await window.jupyterapp.commands.execute('notebook:run-all-cells');
+    }""")
+    return found
 
 
 def board(page: Any) -> Any:
@@ -211,20 +219,42 @@ def test_keys_act_and_mean_nothing_to_the_notebook(page: Any, here: NativeEngine
     board(page).get_by_role("searchbox", name="search containers").fill("")
 
 
+def test_keys_in_notebook_7(page: Any) -> None:
+    """It asks its own keys before the page's elements are asked."""
+    seven = page.seven()
+    try:
+        row(seven, "talker").wait_for()
+        row(seven, "never").focus()
+        for key in ("x", "d", "d", "b", "0", "0", "ArrowDown"):
+            seven.keyboard.press(key)
+        assert seven.evaluate("document.activeElement.getAttribute('aria-label')") == "talker"
+        seven.keyboard.press("i")
+        tree = board(seven).get_by_role("tree", name="everything about talker")
+        tree.get_by_role("treeitem").first.focus()
+        for key in ("ArrowDown", "ArrowDown", "x"):
+            seven.keyboard.press(key)
+        assert seven.evaluate("document.activeElement.dataset.path") == "/image"
+        assert seven.locator(".jp-CodeCell").count() == len(CELLS)
+        shot(seven, "dashboard-notebook-7")
+    finally:
+        seven.close()
+
+
 def test_titles_sort(page: Any) -> None:
     names = f"{ROWS}.filter(one => !one.hidden).map(one => one.getAttribute('aria-label'))"
-    assert page.evaluate(names) == ["never", "talker"]  # the newest first
+    newest = page.evaluate(names)
     title = board(page).get_by_role("columnheader", name="Memory")
     by = board(page).get_by_role("button", name="sort by name")
     by.click()
+    assert page.evaluate(names) == sorted(newest)
     by.click()
-    assert page.evaluate(names) == ["talker", "never"]
+    assert page.evaluate(names) == sorted(newest, reverse=True)
     assert board(page).get_by_role("columnheader", name="Name").get_attribute("aria-sort") == "descending"
     title.get_by_role("button").click()
     assert title.get_attribute("aria-sort") == "descending"
     for _ in range(2):
         title.get_by_role("button").click()
-    assert title.get_attribute("aria-sort") == "none" and page.evaluate(names) == ["never", "talker"]
+    assert title.get_attribute("aria-sort") == "none" and page.evaluate(names) == newest
 
 
 def test_an_error_stands_in_its_row(page: Any, here: NativeEngine) -> None:

@@ -39,3 +39,19 @@ function own(event) {
   event.preventDefault();
   event.stopPropagation();
 }
+
+// Stopping an event is enough in JupyterLab, which asks its own keys as the event comes back up. Notebook 7 asks on the way down, before
+// anybody here: `x` would cut the cell, an arrow leave it. Its keys pass over an element with this mark (Lumino's CommandRegistry), which
+// must be the focused one itself. Ctrl-S and their like go on to mean what they mean there. Once for all of our widgets on a page.
+if (!window.pyctKeysStay) {
+  window.pyctKeysStay = true;
+  window.addEventListener(
+    "keydown",
+    (event) => {
+      if (!(event.target instanceof Element) || !event.target.closest(".pyct")) return;
+      const theirs = event.metaKey || event.altKey || (event.ctrlKey && event.key !== "a");
+      event.target.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
+    },
+    true,
+  );
+}

@@ -138,6 +138,9 @@ function documentTree(name) {
     row.append(twist, element("span", "pyct-key", key));
     const said = inner ? (size ? `${Array.isArray(value) ? "list of " : ""}${size}` : Array.isArray(value) ? "[]" : "{}") : value === "" ? "“”" : String(value);
     row.append(element("span", inner || value === null ? "pyct-muted" : "pyct-value", said));
+    if (typeof value === "number" && value > 1e9 && ["created", "started", "finished"].includes(key)) {
+      row.append(element("span", "pyct-muted", new Date(value * 1000).toLocaleString()));
+    }
     made.append(row);
     let below = null;
     function toggle(on) {

@@ -9,7 +9,6 @@ const KEYS = [
 
 function skeleton(el) {
   const root = element("div", "pyct pyct-dashboard");
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab's own keys mean cells: x would cut this one
   const head = element("div", "pyct-bar");
   const tablist = element("div", "pyct-tabs");
   tablist.setAttribute("role", "tablist");
