@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 TESTED := $(VENV)/.installed-test
 PYTEST_ARGS ?=
 
-.PHONY: demo lab test test-peers test-docker test-faults test-kills test-software lint bench reference packages test-cgroup2 clean
+.PHONY: demo lab test test-peers test-versions test-docker test-faults test-kills test-software lint bench reference packages test-cgroup2 clean
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || \
@@ -61,6 +61,10 @@ test-kills: packages $(TESTED)
 test-software: packages $(TESTED)
 	PYCONTAINERS_SOFTWARE=1 $(BIN)/python -m pytest -v tests/builder/test_software.py $(PYTEST_ARGS)
 
+# The notebook's tests with the oldest and newest supported ipykernel, IPython, ipywidgets, anywidget, plotly, and with ipykernel's subshells.
+test-versions: packages $(TESTED)
+	PYTEST_ARGS='$(PYTEST_ARGS)' $(BIN)/python -m tests.versions $(VERSIONS)
+
 reference: $(STAMP)
 	$(BIN)/python -m pycontainers.commands.reference > docs/reference.md
 
@@ -78,4 +82,4 @@ test-cgroup2: $(TESTED)
 	RUNNER='$(RUNNER)' BIN=$(BIN) PYTEST_ARGS='$(PYTEST_ARGS)' sh tests/cgroup2.sh
 
 clean:
-	rm -rf $(VENV) build dist tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions build dist tests/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis

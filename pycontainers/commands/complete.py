@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from ..errors import ContainersError
-from .declare import Verb, verbs, walk
+from .declare import Option, Verb, verbs, walk
 
 Names = Callable[[str], list[str]]
 """``container``, ``running``, ``image``, ``set``, ``stage``, ``argument`` or ``variable`` -> names.
@@ -15,14 +16,18 @@ Never the network: engines read files on disk.
 """
 
 
-def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
-    """Completions of ``last``, the word at the cursor; ``words`` stand before it, the verb first."""
+def candidates(words: Sequence[str], last: str, names: Names, more: tuple[Option, ...] = ()) -> list[str]:
+    """Completions of ``last``, the word at the cursor; ``words`` stand before it, the verb first.
+
+    ``more``: options that the front end has beside those of each verb. Where nothing else can follow, the options do.
+    """
     known = verbs()
     if not words:
         return _starting(known, last)
     verb = known.get(words[0])
     if verb is None:
         return []
+    verb = replace(verb, options=(*verb.options, *more))
     try:
         found = walk(verb, words[1:])
     except ContainersError:
@@ -34,9 +39,11 @@ def candidates(words: Sequence[str], last: str, names: Names) -> list[str]:
     flag, equals, value = last.partition("=")
     if equals and (option := verb.option(flag)) is not None:
         return [f"{flag}={text}" for text in _kind(option.completes, value, names)]
+    options = [name for option in verb.options for name in option.flags] + ["--help"]
     if last.startswith("-"):
-        return _starting([name for option in verb.options for name in option.flags] + ["--help"], last)
-    return _kind(_argument(verb, found.positionals), last, names)
+        return _starting(options, last)
+    kind = _argument(verb, found.positionals)
+    return _kind(kind, last, names) if kind else _starting([name for name in options if name.startswith("--")], last)
 
 
 def _argument(verb: Verb, before: Sequence[str]) -> str:
@@ -56,6 +63,9 @@ def _kind(kind: str, last: str, names: Names) -> list[str]:
         return _starting(verbs(), last)
     if kind in ("file", "folder"):
         return files(last, kind == "folder")
+    if kind == "place":  # CONTAINER:PATH, or a path of this machine
+        boxes = [f"{name}:" for name in _kind("container", last, names)] if not last.startswith((".", "/", "~", "$")) else []
+        return [*boxes, *files(last)]
     if kind == "kernel":
         from ..kernels import specs
 

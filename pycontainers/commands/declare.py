@@ -128,6 +128,9 @@ class Verb:
         return "\n".join(lines)
 
 
+OUT = Option(("--out", "-o"), "keep the result in this variable instead of showing it", "NAME")
+"""Of every magic: a cell magic cannot be assigned."""
+
 HELP = Option(("--help", "-h"), "show this help")
 
 

@@ -88,8 +88,8 @@ declare(
             Option(("--quiet", "-q"), "say nothing"),
         ),
         (
-            Argument("source", "CONTAINER:PATH, a path of this machine, or - for a tar on stdin", completes="file"),
-            Argument("destination", "CONTAINER:PATH, a path of this machine, or - for a tar on stdout", completes="file"),
+            Argument("source", "CONTAINER:PATH, a path of this machine, or - for a tar on stdin", completes="place"),
+            Argument("destination", "CONTAINER:PATH, a path of this machine, or - for a tar on stdout", completes="place"),
         ),
         details="Works on running, paused, stopped and created containers, volumes included. A folder is copied into a folder that "
         "exists, and otherwise becomes the destination; FOLDER/. is what is in it. What is not archived belongs to root inside, and "

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 from ..linux import mounts
 from ..network.relay import Connection
-from .connection import FOLDER
+from .program import FOLDER
 
 CONNECTIONS = 128
 """Clients' connections at a time (a page has five, each kernel manager five more); others wait in the backlog."""

@@ -20,11 +20,8 @@ from typing import Any
 
 from ..errors import ContainersError, UsageError
 from ..paths import Paths, private_folder
+from .program import FOLDER
 
-FOLDER = "/run/jupyter-kernel"
-"""Inside the container: where the kernel's sockets and its connection file are."""
-
-FILE = f"{FOLDER}/connection.json"
 _SOCKET = f"{FOLDER}/socket"
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 _MAKING = 60.0  # seconds

@@ -21,6 +21,7 @@ from ..text import EscapeFilter
 from ..wording import failed
 from . import connection
 from .bridge import Bridge, Sockets
+from .program import FILE, FOLDER
 
 GRACE = 3.0
 """Seconds that a kernel has after SIGTERM. Jupyter's own patience with us is longer."""
@@ -45,8 +46,8 @@ def of_kernel(config: ContainerConfig, name: str, file: str, environ: Mapping[st
         env={**session, **config.env},
         mounts=(
             *config.mounts,
-            Mount("tmpfs", connection.FOLDER, options=tuple(_SIZE.split(","))),
-            Mount("bind", connection.FILE, file, read_only=True),
+            Mount("tmpfs", FOLDER, options=tuple(_SIZE.split(","))),
+            Mount("bind", FILE, file, read_only=True),
         ),
         labels={"io.pycontainers.kernel": name, **config.labels},
         init=True,

@@ -9,8 +9,11 @@ from dataclasses import dataclass, replace
 from ..errors import CommandNotFound, ImageError
 from ..protocol import ContainerConfig, Engine
 from ..results import Output
-from .connection import FILE
 
+FOLDER = "/run/jupyter-kernel"
+"""Inside the container: where the kernel's sockets and its connection file are."""
+
+FILE = f"{FOLDER}/connection.json"
 PLACE = "@connection@"
 """In the words of a kernel's command: stands for the path of its connection file inside. Not in braces, which Jupyter replaces itself."""
 

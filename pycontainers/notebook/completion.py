@@ -6,13 +6,20 @@ import re
 import shlex
 from typing import Any
 
-from ..commands.complete import candidates
+from ..commands.complete import Names, candidates
+from ..commands.declare import OUT
 from ..commands.frontend import native_engine
+from ..errors import ContainersError
 from .frontend import SETS
 
 _MAGIC = re.compile(r"(?:^|=|;)\s*%{1,2}container\s+(.*)$", re.DOTALL)
 _STAGE = re.compile(r"^\s*FROM\s.*\sAS\s+(\S+)", re.MULTILINE | re.IGNORECASE)
 _ARGUMENT = re.compile(r"^\s*ARG\s+(\w+)", re.MULTILINE | re.IGNORECASE)
+#: in a Dockerfile: where a name is being written -> what it may be of
+_PLACES = (
+    (r"^\s*FROM\s+(?:--\S+\s+)*(\S*)$", ("image", "stage")),
+    (r"^\s*(?:COPY|RUN)\s.*(?:--|,)from=([^\s,]*)$", ("stage", "image")),
+)
 _MATCHER = "_pycontainers_matcher"
 
 
@@ -46,15 +53,41 @@ def words_at(text: str) -> tuple[list[str], str] | None:
         return None
 
 
+def on_line(words: list[str], last: str, known: Names) -> tuple[list[str], str]:
+    """What may stand for ``last``; a brace begins a variable of the notebook, whose value is put in."""
+    if "{" in last and "}" not in last.rpartition("{")[2] and not last.endswith("{{"):
+        head, _, name = last.rpartition("{")
+        return sorted(f"{head}{{{known_name}}}" for known_name in known("variable") if known_name.startswith(name)), last
+    if words[:1] in (["-o"], ["--out"]):  # before the verb, as in `%container -o NAME ps`
+        if len(words) == 1:
+            return [name for name in sorted(known("variable")) if name.startswith(last)], last
+        words = words[2:]
+    return candidates(words, last, known, (OUT,)), last
+
+
+def in_dockerfile(before: str, known: Names) -> tuple[list[str], str]:
+    """In the body of ``%%container build``: names of images and stages, where an instruction takes them."""
+    if not re.match(r"\s*%%container\s+build\b", before):
+        return [], ""
+    line = before.rpartition("\n")[2]
+    for pattern, kinds in _PLACES:
+        match = re.search(pattern, line, re.IGNORECASE)
+        if match is None:
+            continue
+        try:
+            found = {name for kind in kinds for name in known(kind)} | {"host", "scratch"}
+        except ContainersError:
+            found = {"host", "scratch"}
+        return sorted(name for name in found if name.startswith(match[1])), match[1]
+    return [], ""
+
+
 def attach(shell: Any) -> None:
     """Add the matcher to this shell's completer."""
     from IPython.core.completer import CompletionContext, SimpleCompletion, SimpleMatcherResult, context_matcher
 
     def matcher(context: CompletionContext) -> SimpleMatcherResult:
-        found = words_at(context.full_text[: _offset(context)])
-        if found is None:
-            return {"completions": []}
-        words, last = found
+        before = context.full_text[: _offset(context)]
         body = context.full_text.partition("\n")[2]
 
         def known(kind: str) -> list[str]:
@@ -62,7 +95,11 @@ def attach(shell: Any) -> None:
                 return [name for name in shell.user_ns if not name.startswith("_") and name not in shell.user_ns_hidden]
             return of_body(kind, body) if kind in ("stage", "argument") else names(kind)
 
-        options = candidates(words, last, known)
+        found = words_at(before)
+        if found is None:
+            options, last = in_dockerfile(before, known)
+        else:
+            options, last = on_line(*found, known)
         return {
             "completions": [SimpleCompletion(text, type="container") for text in options],
             "suppress": bool(options),

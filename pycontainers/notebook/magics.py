@@ -10,15 +10,13 @@ from typing import Any
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from traitlets import Bool
 
-from ..commands.declare import Option, Verb, find, parse
+from ..commands.declare import OUT, Verb, find, parse
 from ..commands.frontend import Context, call, native_engine
 from ..commands.system import overview
 from ..errors import ContainersError, UsageError
 from ..results import Text
 from . import expansion
 from .frontend import SETS, NotebookFrontend
-
-_OUT = Option(("--out", "-o"), "keep the result in this variable instead of showing it", "NAME")
 
 
 @magics_class
@@ -32,8 +30,9 @@ class ContainerMagics(Magics):
     def container(self, line: str, cell: str | None = None) -> Any:
         """Build, run and watch containers: ``%container help`` lists the verbs, ``%container help VERB`` explains one.
 
-        In a line magic ``{name}`` is the value of a Python variable. A cell's body is a Dockerfile (``build``) or the stdin of
-        the command (``run``, ``exec``); it is never expanded.
+        In a line magic ``{name}`` is the value of a Python variable; ``-o NAME`` keeps the result in one. A cell's body is a Dockerfile
+        (``build``), Python (``python``), a file's text (``file``) or the stdin of the command (``run``, ``exec``, ``profile``); it is
+        never expanded.
         """
         try:
             return self._container(line, cell)
@@ -73,7 +72,7 @@ class ContainerMagics(Magics):
         if not words or words[0] in ("-h", "--help"):
             return Text(overview(frontend.prompt))
         verb = find(words[0])
-        args = parse(replace(verb, options=(*verb.options, _OUT)), words[1:])
+        args = parse(replace(verb, options=(*verb.options, OUT)), words[1:])
         if args.help:
             return Text(verb.help(frontend.prompt))
         out = args.__dict__.pop("out", None) or out

@@ -233,3 +233,32 @@ def test_what_was_done_is_shown_before_the_error(shell: Any, engine: FakeEngine,
     with pytest.raises(NotFound, match="nosuch"):
         shell.run_line_magic("container", "stop a nosuch b")
     assert capfd.readouterr().out == "a\nb\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("%container -o x ps --al", ["--all"]),
+        ("%container ps --ou", ["--out"]),
+        ("%container -o w", ["where"]),
+        ("%container inspect {whe", ["{where}"]),
+        ("%container run -v {whe", ["{where}"]),
+        ("%container run -v x={whe", ["x={where}"]),
+        ("%container version ", ["--help", "--out"]),
+        ("%container cp we", ["web:"]),
+        ("%%container build -t x\nFROM ho", ["host"]),
+        ("%%container build -t x\nFROM host AS first\nFROM fi", ["first"]),
+        ("%%container build -t x\nFROM host AS first\nFROM host\nCOPY --from=f", ["first"]),
+        ("%%container build -t x\nFROM host AS first\nRUN --mount=type=bind,from=fi", ["first"]),
+    ],
+)
+def test_completion_of_what_only_a_notebook_has(shell: Any, engine: FakeEngine, line: str, expected: list[str]) -> None:
+    shell.user_ns["where"] = "/data"
+    shell.run_line_magic("container", "run -d --name web host")
+    _, matches = shell.complete("", line, len(line)) if "\n" not in line else ("", at_end(shell, line))
+    assert matches == expected
+
+
+def at_end(shell: Any, text: str) -> list[str]:
+    """Completions at the end of a cell of several lines, as the kernel asks for them."""
+    return [found.text for found in shell.Completer.completions(text, len(text))]
