@@ -291,6 +291,30 @@ def test_nobody_looks_while_no_page_is_open(engine: FakeEngine, page: Page, monk
     assert follower().running
 
 
+def test_what_cannot_be_read_now_may_be_the_next_time(engine: FakeEngine, page: Page) -> None:
+    running(engine, "web")
+    page.hello()
+    watch = page.board._watch
+    read = watch.containers
+
+    def refuse() -> Any:
+        raise OSError(28, "No space left on device")
+
+    watch.containers = refuse  # type: ignore[method-assign]
+    assert "No space left" in page.wait(lambda message: message["kind"] == "trouble")["text"]
+    watch.containers = read  # type: ignore[method-assign]
+    running(engine, "db")
+    page.wait(lambda message: message["kind"] == "trouble" and not message["text"])
+    page.wait(lambda message: message["kind"] == "rows" and any(row.get("name") == "db" for row in message["rows"]))
+
+
+def test_many_pages_are_looked_after_once(engine: FakeEngine, page: Page) -> None:
+    for view in ("v1", "v2", "v3"):
+        page.board.ask({"kind": "hello", "view": view, "question": 1})
+        page.wait(lambda message, view=view: message["kind"] == "all" and message["view"] == view)
+    assert len(follower()._views) == 1
+
+
 def test_an_hour_leaves_nothing_behind(engine: FakeEngine) -> None:
     import tracemalloc
 

@@ -90,6 +90,19 @@ class Page:
         self.place = place
 
 
+class Turn:
+    """One stretch of being looked after: what the follower holds. When it has ended, a page that comes back begins another."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def tick(self) -> bool:
+        return self._board.tick()
+
+    def release(self, reason: str) -> None:
+        self._board.release(reason)
+
+
 class Board:
     """``send`` takes a message to all pages; ``closed`` says that the widget is gone."""
 
@@ -106,6 +119,8 @@ class Board:
         self._busy: dict[tuple[str, str], str] = {}
         self._errors: dict[tuple[str, str], dict[str, str]] = {}
         self._pages: dict[str, Page] = {}
+        self._turn: Turn | None = None
+        self._trouble = ""
         self._looked = self._left = 0.0
         self._again = 0
 
@@ -125,13 +140,16 @@ class Board:
 
     def _on_hello(self, message: dict[str, Any]) -> None:
         with self._lock:
-            self._look()
+            self._try(self._look)
             self._pages.setdefault(_word(message["view"]), Page())
             course = {key: [list(use.cpu), list(use.memory)] for key, use in self._uses.items() if use.cpu}
             tabs = {tab: list(rows.values()) for tab, rows in self._rows.items()}
             answer = {"kind": "all", "tabs": tabs, "course": course, "now": time.time()}
             self._send({**answer, "view": message["view"], "question": message["question"]})
-        follower().add(self)
+            begun = None if self._turn is not None else Turn(self)
+            self._turn = self._turn or begun
+        if begun is not None:
+            follower().add(begun)
 
     def _on_bye(self, message: dict[str, Any]) -> None:
         self._on_close(message)
@@ -149,7 +167,7 @@ class Board:
                     chosen.append(key)
                     self._busy[tab, key] = doing
                     self._errors.pop((tab, key), None)
-            self._look()
+            self._try(self._look)
         for key in chosen:
             self._workers.do(lambda key=key: self._act(tab, key, function, done))  # type: ignore[misc]
 
@@ -163,18 +181,18 @@ class Board:
             said = _error(error)
         except Exception as error:  # a fault of ours is shown where it matters, and does not end the worker
             _log.debug("an action of the dashboard broke", exc_info=True)
-            said = {"error": cut(f"{type(error).__name__}: {error}", 500), "hint": ""}
+            said = _error(error)
         with self._lock:
             self._busy.pop((tab, key), None)
             if "error" in said:
                 self._errors[tab, key] = {"text": said["error"], "hint": said["hint"]}
-            self._look()
+            self._try(self._look)
             self._send({"kind": "said", "name": name, **said})
 
     def _on_dismiss(self, message: dict[str, Any]) -> None:
         with self._lock:
             self._errors.pop((message["tab"], message["id"]), None)
-            self._look()
+            self._try(self._look)
 
     def _on_open(self, message: dict[str, Any]) -> None:
         """A pane for one page, in place of the one that it had. ``number``: by which the page knows what still belongs to it."""
@@ -197,7 +215,7 @@ class Board:
             self._send({"kind": "pane", "view": view, "number": number, **_error(error)})
         except Exception as error:  # a fault of ours is shown where it matters, and does not end the worker
             _log.debug("a pane of the dashboard broke", exc_info=True)
-            self._send({"kind": "pane", "view": view, "number": number, "error": cut(f"{type(error).__name__}: {error}", 500), "hint": ""})
+            self._send({"kind": "pane", "view": view, "number": number, **_error(error)})
         else:
             self._shown(view, page, number, pane)
 
@@ -228,28 +246,46 @@ class Board:
 
     def tick(self) -> bool:
         """Called by the follower, five times a second."""
-        if self._closed():
-            self._end_panes()
-            return False
         now = time.monotonic()
         with self._lock:
-            if not self._pages:
-                return now - self._left < _LEFT
-            due = now - self._looked >= _PERIOD
-            if self._watch.stirred():
-                self._again = 3  # an event may be told of before the file that it is about is in its place
-            if due or self._again:
-                self._again = max(0, self._again - 1)
-                self._look()
-            if due:
-                self._looked = now
-                self._measure()
-            for view in list(self._pages):
-                self._show(view)
+            if self._closed() or (not self._pages and now - self._left > _LEFT):
+                self._end_panes()
+                self._turn = None
+                return False
+            if self._pages:
+                self._try(lambda: self._watched(now))
+                for view in list(self._pages):
+                    self._show(view)
         return True
 
+    def _watched(self, now: float) -> None:
+        due = now - self._looked >= _PERIOD
+        if due:
+            self._looked = now
+        if self._watch.stirred():
+            self._again = 3  # an event may be told of before the file that it is about is in its place
+        if due or self._again:
+            self._again = max(0, self._again - 1)
+            self._look()
+        if due:
+            self._measure()
+
+    def _try(self, look: Callable[[], None]) -> None:
+        """What cannot be read now (a full disk, a launcher that was killed) may be the next time: pages are told, once each way."""
+        try:
+            look()
+            trouble = ""
+        except (ContainersError, OSError) as error:
+            _log.debug("the dashboard cannot look", exc_info=True)
+            trouble = _error(error)["error"]
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._send({"kind": "trouble", "text": trouble})
+
     def release(self, reason: str) -> None:
-        self._end_panes()
+        with self._lock:
+            self._end_panes()
+            self._turn = None
         self._send({"kind": "stopped", "reason": reason})
 
     def _end_panes(self) -> None:
@@ -303,7 +339,9 @@ class Board:
             return
         try:
             found = page.pane.update(self._watch)
-        except ContainersError as error:
+        except Exception as error:  # what one container is like must not end the view of all others
+            if not isinstance(error, ContainersError):
+                _log.debug("a pane of the dashboard broke", exc_info=True)
             pane, page.pane = page.pane, None
             pane.close()
             found = _error(error)
@@ -323,5 +361,5 @@ def _word(value: Any) -> str:
 
 
 def _error(error: Exception) -> dict[str, str]:
-    text = error.message if isinstance(error, ContainersError) else str(error)
+    text = error.message if isinstance(error, ContainersError) else f"{type(error).__name__}: {error}"
     return {"error": cut(text, 500), "hint": cut(getattr(error, "hint", ""), 500)}

@@ -112,12 +112,13 @@ class StatsPane(Pane):
                 "title": panel.title,
                 "limit": panel.text(panel.limit) if panel.limit is not None else "",
                 "top": panel.limit,
+                "note": cut(panel.note, 300),
                 "series": [
                     {
                         "name": series.name,
                         "aside": series.aside,
                         "values": [round(value, 3) for value in thin(series.values, _POINTS)],
-                        "texts": [panel.text(value) for value in (series.last, series.mean, series.peak)] if series.values else [],
+                        "texts": [panel.text(value) for value in (series.last, series.average, series.peak)] if series.values else [],
                     }
                     for series in panel.series
                 ],

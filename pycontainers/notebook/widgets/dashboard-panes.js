@@ -134,6 +134,8 @@ function logPane({ more, name }) {
   return { made, show, close: () => clearTimeout(waiting), focus: () => box.focus({ preventScroll: true }) };
 }
 
+const DASHES = ["━", "┅", "┄", "┈"];
+
 function statsPane() {
   const made = element("div", "pyct-charts");
   const said = element("div", "pyct-muted");
@@ -160,17 +162,20 @@ function statsPane() {
       one.head.replaceChildren(element("b", "", panel.title));
       if (panel.limit) one.head.append(element("span", "pyct-muted", ` limit ${panel.limit}`));
       one.list.replaceChildren();
+      if (panel.note) one.list.append(element("div", "pyct-muted", panel.note));
+      one.pictures.hidden = Boolean(panel.note);
+      if (panel.note) continue;
       const top = ceiling(panel.series.flatMap((series) => series.values), panel.top, 1e-9);
       panel.series.forEach((series, place) => {
         if (!one.lines[place]) {
           one.lines[place] = sparkline(240, 56);
-          one.lines[place].made.classList.add(series.aside ? "pyct-aside" : "pyct-main");
+          one.lines[place].made.classList.add(`pyct-line-${place % 4}`);
           one.pictures.append(one.lines[place].made);
         }
         one.lines[place].draw(series.values, Math.max(2, series.values.length), top, place ? 0 : panel.top);
         const [last, mean, peak] = series.texts.length ? series.texts : ["–", "–", "–"];
         const row = element("div", "pyct-chart-line");
-        row.append(element("span", `pyct-dash${series.aside ? " pyct-aside" : ""}`, series.aside ? "┄" : "━"));
+        row.append(element("span", `pyct-dash pyct-line-${place % 4}`, DASHES[place % 4]));
         row.append(element("span", "", `${series.name} ${last}`), element("span", "pyct-muted", `mean ${mean}, peak ${peak}`));
         one.list.append(row);
       });

@@ -59,6 +59,7 @@ function render({ model, el }) {
   let known = false; // the kernel has told everything
   let ended = false;
   let quiet = 0;
+  let trouble = ""; // why the kernel cannot look
 
   // What the parts share.
   const ui = {
@@ -222,6 +223,9 @@ function render({ model, el }) {
       ui.tell(!message.error ? `✓ ${message.text}` : there ? "" : `✗ ${message.name ? `${message.name}: ` : ""}${message.error}`);
     },
     pane: (message) => ui.about.received(message),
+    trouble(message) {
+      trouble = message.text;
+    },
     stopped(message) {
       ended = true;
       root.classList.add("pyct-stopped");
@@ -251,6 +255,7 @@ function render({ model, el }) {
   const watcher = setInterval(() => {
     if (ended) return;
     const silent = (Date.now() - heard) / 1000;
+    if (trouble && silent <= 5) return setText(live, `△ ${trouble}`);
     setText(live, silent > 5 ? `○ no news for ${Math.round(silent)} s: is the kernel busy, or gone?` : "● live");
     root.classList.toggle("pyct-stopped", silent > 5);
   }, 1000);
