@@ -19,13 +19,13 @@ PLOTLY = "application/vnd.plotly.v1+json"
 _COLUMNS = 3
 _GAP_X, _GAP_Y = 0.08, 0.22
 _AXIS = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.4)", "linecolor": "rgba(128,128,128,.5)"}
-_POINTS, _ALL_POINTS = 240, 2800
+_POINTS, _ALL_POINTS = 160, 2400
 """In one line, and in the whole figure: a saved notebook stays small."""
 _DASHES = ("solid", "dash", "longdash", "dashdot")
 TIMES = [
     {"dtickrange": [None, 1000], "value": "%-M:%S.%1f"},
-    {"dtickrange": [1000, 60_000], "value": "%-H:%M:%S"},
-    {"dtickrange": [60_000, 86_400_000], "value": "%-H:%M"},
+    {"dtickrange": [1000, 60_000], "value": "%-M:%S"},
+    {"dtickrange": [60_000, 86_400_000], "value": "%-H:%M h"},
     {"dtickrange": [86_400_000, None], "value": "day %-j"},
 ]
 """Time since the begin as a date axis: plotly then knows minutes and hours at every zoom."""
@@ -90,7 +90,7 @@ def layout(panels: list[Panel], marks: list[Mark], title: str, named: bool = Fal
     rows = -(-len(panels) // _COLUMNS)
     found: dict[str, Any] = {
         "title": {"text": _plotly_text(title), "font": {"size": 14}, "x": 0.01, "y": 0.98},
-        "height": 230 * rows + (60 if title else 30),
+        "height": 200 * rows + (60 if title else 30) + (30 if named else 0),
         "autosize": True,
         "margin": {"l": 65, "r": 15, "t": 75 if title else 45, "b": 30},
         "paper_bgcolor": "rgba(0,0,0,0)",
@@ -114,6 +114,7 @@ def layout(panels: list[Panel], marks: list[Mark], title: str, named: bool = Fal
             "type": "date",
             "domain": [left, min(1.0, left + width)],
             "anchor": f"y{axis}",
+            "visible": not panel.note,
             "tickformatstops": TIMES,
             "hoverformat": "%-H:%M:%S.%1f",
             "nticks": 5,
@@ -123,13 +124,15 @@ def layout(panels: list[Panel], marks: list[Mark], title: str, named: bool = Fal
         found[f"yaxis{axis}"] = {
             **_AXIS,
             **_scale(panel),
+            "visible": not panel.note,
             "domain": [low, min(1.0, low + height)],
             "anchor": f"x{axis}",
             "rangemode": "tozero",
         }
         found["annotations"].append(_heading(panel, left, low + height, named))
         if panel.note:
-            found["annotations"].append(_note(panel.note, left, low + height / 2))
+            found["annotations"].append(_note(panel.note, left, low + height))
+            continue  # marks on axes without a line would have no place
         _limit(found, panel, axis)
         _marks(found, panel, marks, axis)
     return found
@@ -159,7 +162,7 @@ def _heading(panel: Panel, x: float, y: float, named: bool) -> dict[str, Any]:
 def _note(note: str, x: float, y: float) -> dict[str, Any]:
     from textwrap import wrap
 
-    return _words("<br>".join(wrap(note, 40)), x, y, "middle")
+    return _words("<br>".join(wrap(note, 36)), x, y - 0.02, "top")
 
 
 def _words(text: str, x: float, y: float, anchor: str) -> dict[str, Any]:
@@ -205,11 +208,11 @@ def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) ->
         found["shapes"].append(
             {"type": "line", "xref": f"x{axis}", "yref": f"y{axis} domain", "x0": when, "x1": when, "y0": 0, "y1": 1, "line": line}
         )
-        # One row of words for all panels: where memory is, whose end is told most often.
-        if panel.title == "Memory" and mark.kind in ("oom", "end"):
+        # Words where memory is, whose end is told most often; of several containers they would lie over one another.
+        if panel.title == "Memory" and mark.kind in ("oom", "end") and not mark.name:
             found["annotations"].append(
                 {
-                    "text": f"{mark.sign} {_plotly_text(f'{mark.name}: {mark.text}' if mark.name else mark.text)}",
+                    "text": f"{mark.sign} {_plotly_text(mark.text)}",
                     "x": when,
                     "y": 0.9 if mark.kind == "oom" else 0.75,
                     "xref": f"x{axis}",
@@ -219,7 +222,7 @@ def _marks(found: dict[str, Any], panel: Panel, marks: list[Mark], axis: str) ->
                     "font": {"color": color},
                 }
             )
-        elif panel.title == "CPU":
+        elif panel.title == "CPU" or (mark.name and panel.title == "Memory"):
             found["annotations"].append(
                 {
                     "text": mark.sign,

@@ -7,7 +7,7 @@ import threading
 from typing import Protocol
 
 _log = logging.getLogger("pycontainers.notebook")
-_MOST_VIEWS = 8
+_MOST_VIEWS = 24
 """A cell that was run again leaves a view behind that nobody sees and nothing tells us of: the oldest give way."""
 
 
