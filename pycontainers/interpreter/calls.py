@@ -81,7 +81,7 @@ class _Pool:
         self._many = len(calls) > 1
         self._count = max(1, min(workers, len(calls)))
         self._workers: list[Worker] = []
-        self._at: dict[Worker, tuple[int, float | None]] = {}  # which call it has, and when that must be done
+        self._at: dict[Worker, tuple[int, float]] = {}  # which call it has, and since when
         self._new: set[Worker] = set()  # who has not been told the function yet
         self._left = deque(range(len(calls)))
         self._files: set[str] = set()
@@ -100,8 +100,8 @@ class _Pool:
         done = failed = 0
         while self._left or self._at:
             self._give()
-            deadlines = [until for _, until in self._at.values() if until is not None]
-            attend(self._workers, min(deadlines) if deadlines else None)
+            deadlines = [worker.deadline(self._settings.timeout, since) for worker, (_, since) in self._at.items()]
+            attend(self._workers, min(filter(None, deadlines), default=None))
             for index in self._finished():
                 done += 1
                 error = self.results[index]
@@ -137,16 +137,14 @@ class _Pool:
     def _send(self, worker: Worker, index: int) -> None:
         arguments, keywords = self._calls[index]
         parcel = Parcel(self._settings.arrow, self._settings.pickled)
-        timeout = self._settings.timeout
         worker.messages.clear()  # what nobody has asked for
-        self._at[worker] = (index, None if timeout is None else time.monotonic() + timeout)
+        self._at[worker] = (index, time.monotonic())
         try:
             what = f"argument of call {index}" if self._many else "an argument"
             fields: dict[str, Any] = {"arguments": ["tuple", [parcel.tree(tuple(arguments), what), parcel.tree(dict(keywords), what)]]}
             if worker in self._new:
                 fields["function"] = parcel.tree(self._function, self._name)
         except UsageError as error:
-            self._at[worker] = (index, None)
             worker.messages.append(({"op": "refused", "error": error}, []))
             return
         self._new.discard(worker)
@@ -157,7 +155,8 @@ class _Pool:
         """The calls that have an outcome now. Containers that are of no more use are put away."""
         found = []
         now = time.monotonic()
-        for worker, (index, until) in list(self._at.items()):
+        for worker, (index, since) in list(self._at.items()):
+            until = worker.deadline(self._settings.timeout, since)
             item = index if self._many else None
             what = f"call {index} of {self._name}" if self._many else self._name
             if worker.messages:

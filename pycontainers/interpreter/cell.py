@@ -63,8 +63,8 @@ def run(engine: Engine, config: ContainerConfig, cell: Cell, settings: Settings,
     with _started(engine, config, settings, hooks) as worker:
         task = {"source": cell.source, "line": cell.line, "inputs": inputs, "outputs": list(cell.outputs), **parcel.fields}
         worker.send({**first_message(worker, settings, "cell"), **task}, parcel.buffers)
-        until = None if settings.timeout is None else time.monotonic() + settings.timeout
         while not worker.over and not worker.broken:
+            until = worker.deadline(settings.timeout)
             if until is not None and time.monotonic() >= until:
                 worker.kill()
                 raise failures.timed_out("the cell", settings.timeout or 0.0, worker.exit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,12 +11,11 @@ from ..metrics.series import format_bytes
 from ..protocol import ExitStatus
 from ..text import clean, one_line
 from ..wording import signal_name
+from .sources import CELL_FILE
 
 CELL = "<cell>"
 _RED, _GREEN, _CYAN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[39m"
 _WIDTH, _AROUND, _MOST_FRAMES = 75, 2, 60
-_NOTEBOOK = re.compile(r"ipykernel_\d+/\d+\.py$|^<ipython-input")
-"""What ipykernel and IPython call the text of a cell."""
 _HOW = {
     "cause": "The above exception was the direct cause of the following exception:",
     "context": "During handling of the above exception, another exception occurred:",
@@ -65,7 +63,7 @@ def _one(part: dict[str, Any], source: str, line: int, files: frozenset[str]) ->
     lines = [f"{_RED}{part['type']}{_PLAIN}{title:>{max(len(title) + 2, _WIDTH - len(part['type']))}}"]
     for file, number, name, text, column in part["frames"]:
         where = f"{_GREEN}Cell{_PLAIN}" if file == CELL else f"File {_GREEN}{file}{_PLAIN}"
-        if file in files and _NOTEBOOK.search(file):
+        if file in files and CELL_FILE.search(file):
             where = f"A {_GREEN}cell of this notebook{_PLAIN}"
         lines.append(f"{where}, line {number}" + (f", in {_CYAN}{name}{_PLAIN}" if name and name != "<module>" else ""))
         code = _code(file, number, text, source, line, files)

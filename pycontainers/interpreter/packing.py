@@ -4,24 +4,24 @@ Nothing that goes in can harm the notebook, whatever form it has.
 """
 
 from __future__ import annotations
+import __future__
 
 import dis
 import functools
 import importlib.util
-import inspect
+import io
 import marshal
 import pickle
-import pickletools
 import site
 import sys
 import sysconfig
-import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from . import sources
 from .inside.values import Packer, Tree, Unfit, said
 
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL")
@@ -37,6 +37,7 @@ class Parcel:
         self._packer = Packer(arrow, self._other)
         self._pickled = pickled
         self._functions: list[dict[str, Any]] = []
+        self._classes: list[dict[str, Any]] = []
         self._spaces: list[dict[str, Any]] = []
         self._known: dict[int, int] = {}
         self._rooms: dict[int, int] = {}
@@ -46,7 +47,7 @@ class Parcel:
 
     @property
     def fields(self) -> dict[str, Any]:
-        return {"functions": self._functions, "spaces": self._spaces}
+        return {"functions": self._functions, "classes": self._classes, "spaces": self._spaces}
 
     @property
     def buffers(self) -> list[Any]:
@@ -73,16 +74,47 @@ class Parcel:
         return self._pickle(value)
 
     def _pickle(self, value: Any) -> Tree:
-        kind = value if isinstance(value, type) else type(value)
-        if not comes_along(kind.__module__):
-            raise Unfit(f"class {kind.__qualname__} is defined in {_where(kind.__module__)}, which is not inside")
+        if isinstance(value, type) and not comes_along(value.__module__):
+            return ["class", self._class(value)]
+        with_it: dict[int, Any] = {}
+        file = io.BytesIO()
         try:
-            data = pickle.dumps(value, protocol=5)  # what Python 3.8 reads
+            _Pickler(file, with_it).dump(value)
         except Exception as error:  # pickling runs the value's own code
             raise Unfit(f"{said(value)}: {error}") from None
-        if b"__main__" in data and any(argument == "__main__" for _, argument, _ in pickletools.genops(data)):
-            raise Unfit(f"{said(value)} holds something that is defined in this notebook, which is not inside")
-        return ["pickle", self._packer.buffer(data)]
+        needed = [[item.__module__, item.__qualname__, self._definition(item)] for item in with_it.values()]
+        return ["pickle", self._packer.buffer(file.getbuffer()), needed]
+
+    def _definition(self, item: Any) -> Tree:
+        if "." in item.__qualname__:
+            raise Unfit(f"{item.__qualname__} is defined within something else, where nobody can look for it")
+        return ["class", self._class(item)] if isinstance(item, type) else ["function", self._function(item)]
+
+    def _class(self, kind: type) -> int:
+        """A class that is defined here, by its text: what it was made of otherwise cannot travel."""
+        if id(kind) in self._known:
+            return self._known[id(kind)]
+        text, line, file, postponed = sources.of_class(kind)
+        if not text:
+            where = "this notebook" if kind.__module__ == "__main__" else f"module {kind.__module__}"
+            raise Unfit(f"class {kind.__qualname__} is defined in {where}, and its text cannot be found")
+        index = self._known[id(kind)] = len(self._classes)
+        told: dict[str, Any] = {
+            "name": kind.__name__,
+            "source": text,
+            "line": line,
+            "file": file,
+            "module": kind.__module__,
+            "postponed": postponed,
+        }
+        self._classes.append(told)
+        self._kept.append(kind)
+        self.files.add(file)
+        namespace = vars(sys.modules[kind.__module__])
+        code = compile(text, file, "exec", __future__.annotations.compiler_flag if postponed else 0, dont_inherit=True)
+        told["bases"] = [["class", self._class(base)] for base in kind.__bases__ if not comes_along(base.__module__)]
+        told["space"] = self._space(namespace, code)
+        return index
 
     def _function(self, function: types.FunctionType) -> int:
         if id(function) in self._known:
@@ -93,7 +125,7 @@ class Parcel:
         self._kept.append(function)
         code = function.__code__
         self.files.add(code.co_filename)
-        source, line = _source(function)
+        source, line = sources.of_function(function)
         told.update(
             name=function.__name__,
             qualname=function.__qualname__,
@@ -103,7 +135,7 @@ class Parcel:
             source=source,
             line=line,
             file=code.co_filename,
-            space=self._space(function),
+            space=self._space(function.__globals__, code),
             closure=[self._cell(cell, code.co_freevars[place]) for place, cell in enumerate(function.__closure__ or ())],
             defaults=self._packer.part(function.__defaults__),
             kwdefaults=self._packer.part(function.__kwdefaults__),
@@ -123,9 +155,8 @@ class Parcel:
         except Unfit as error:
             raise Unfit(f"it uses {name}, and {error}") from None
 
-    def _space(self, function: types.FunctionType) -> int:
-        """The global names of a function's module, as far as any function here uses them."""
-        namespace = function.__globals__
+    def _space(self, namespace: dict[str, Any], code: types.CodeType) -> int:
+        """The global names of a module, as far as any function or class here uses them."""
         index = self._rooms.get(id(namespace))
         if index is None:
             index = self._rooms[id(namespace)] = len(self._spaces)
@@ -133,7 +164,7 @@ class Parcel:
             self._kept.append(namespace)
         values = self._spaces[index]["values"]
         there = {name for name, _ in values}
-        for name, attributes in _names(function.__code__):
+        for name, attributes in _names(code):
             if name in there or name not in namespace:
                 continue
             there.add(name)
@@ -168,13 +199,17 @@ def _found_by_name(function: types.FunctionType) -> bool:
     return found is function
 
 
-def _source(function: types.FunctionType) -> tuple[str, int]:
-    try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return "", 0
-    text = textwrap.dedent("".join(lines))
-    return (text, first) if text.lstrip().startswith(("def ", "@")) else ("", 0)
+class _Pickler(pickle.Pickler):
+    """``with_it`` gets the classes and functions that pickle names and the other side does not have."""
+
+    def __init__(self, file: io.BytesIO, with_it: dict[int, Any]) -> None:
+        super().__init__(file, protocol=5)  # what Python 3.8 reads
+        self._with_it = with_it
+
+    def reducer_override(self, item: Any) -> Any:
+        if isinstance(item, type | types.FunctionType) and not comes_along(item.__module__):
+            self._with_it[id(item)] = item
+        return NotImplemented
 
 
 def comes_along(module: str) -> bool:
@@ -202,7 +237,3 @@ def _installed() -> tuple[str, ...]:
         *site.getsitepackages(),
     ]
     return tuple(dict.fromkeys(folders))
-
-
-def _where(module: str) -> str:
-    return "this notebook" if module == "__main__" else f"module {module}"

@@ -17,6 +17,8 @@ from .channel import Channel, Message
 from .places import BOOT, MEETING, Meeting
 
 _MOST_SHOWN, _SHOWN_BYTES = 200, 64 << 20
+_START = 30.0
+"""Seconds that an interpreter may take to start before they count as its task's."""
 _PATIENCE = 30.0
 """Seconds that an end by SIGKILL may take."""
 
@@ -50,6 +52,8 @@ class Worker:
         self._queued: list[tuple[dict[str, Any], list[Any]]] = []
         self._channel: Channel | None = None
         self.broken: ContainersError | None = None
+        self._began = time.monotonic()
+        self._connected: float | None = None
         self._meeting = Meeting()
         try:
             info = engine.create(_configured(config, python, self._meeting.mounts))
@@ -84,6 +88,12 @@ class Worker:
             self._channel.send(fields, buffers)
             self._channel.write()
 
+    def deadline(self, timeout: float | None, asked: float = 0.0) -> float | None:
+        """When (time.monotonic) a task that may take ``timeout`` seconds is over its time; the interpreter's own start does not count."""
+        if timeout is None:
+            return None
+        return max(asked, self._began + _START if self._connected is None else self._connected) + timeout
+
     def sources(self) -> dict[int, int]:
         """Descriptor → poll(2) events."""
         if self.over:
@@ -102,6 +112,7 @@ class Worker:
         """
         if self._channel is None and fd == self._meeting.listener.fileno():
             conn, _ = self._meeting.listener.accept()
+            self._connected = time.monotonic()
             self._channel = Channel(conn, self._limit, f"container {self.name}")
             for fields, buffers in self._queued:
                 self._channel.send(fields, buffers)

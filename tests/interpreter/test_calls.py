@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -25,6 +26,33 @@ FACTOR = 3
 
 def helper(x: int) -> int:
     return x * FACTOR
+
+
+class Base:
+    def who(self) -> str:
+        return type(self).__name__
+
+
+@dataclasses.dataclass
+class Point(Base):
+    x: int
+    y: int = 2
+
+    def total(self) -> int:
+        return helper(self.x + self.y)
+
+    def next(self) -> Point:
+        return Point(self.x + 1)
+
+
+class Ping:
+    def pong(self) -> Pong:
+        return Pong()
+
+
+class Pong:
+    def ping(self) -> Ping:
+        return Ping()
 
 
 def outer(by: int) -> Callable[[int], int]:
@@ -67,6 +95,23 @@ def test_closures_recursion_partials_builtins_modules_and_lambdas() -> None:
     assert pc.contained(functools.partial(helper))(4) == 12
     assert pc.contained(math.sqrt)(9.0) == 3.0
     assert pc.contained(lambda values: np.linalg.norm(values))(np.array([3.0, 4.0])) == 5.0
+
+
+def test_classes_of_a_file_beside_the_notebook_go_by_their_text(nothing_left: None) -> None:
+    def use(point: Point) -> list[Any]:
+        return [point.total(), point.who(), point.next().total(), type(Ping().pong().ping()).__name__]
+
+    assert pc.map(use, [Point(1), Point(2)], workers=1) == [[9, "Point", 12, "Ping"], [12, "Point", 15, "Ping"]]
+    assert pc.contained(lambda points: {name: point.x for name, point in points.items()})({"a": Point(1)}) == {"a": 1}
+    assert pc.contained(pickle=True)(Point(3).next)() == Point(4)
+    with pytest.raises(ContainersError, match=r"what the function returns is a .*Point"):
+        pc.contained(Point(3).next)()
+
+    class Inner:
+        pass
+
+    with pytest.raises(UsageError, match="Inner"):
+        pc.contained(str)(Inner())
 
 
 def test_an_exception_is_of_its_kind_and_shows_the_lines_of_its_function(nothing_left: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,23 @@ def test_in_out_and_what_is_shown(kernel: Kernel) -> None:
     assert printed(outputs) == "40 ['a', (1, 2)] in\n 0\n"
 
 
+def test_classes_and_functions_of_cells_go_in_and_their_lines_are_shown(kernel: Kernel) -> None:
+    kernel.run(
+        "from dataclasses import dataclass\n@dataclass\nclass Shape:\n    side: int\n    def area(self):\n        return self.side ** 2 / n"
+    )
+    kernel.run("@dataclass\nclass Shape:\n    side: int\n    def area(self):\n        return self.side ** 2")  # the newest counts
+    outputs, _ = kernel.run("%%container python -i shape -o area\narea = shape.area()", None)
+    assert "no variable 'shape'" in "\n".join(outputs[-1]["traceback"])
+    kernel.run("shape = Shape(3)\nfail = pc.contained(lambda shape: shape.side / 0)")
+    outputs, _ = kernel.run("%%container python -i shape -o area\narea = shape.area(), Shape(1).side")
+    assert not outputs, outputs
+    outputs, _ = kernel.run("print(area)")
+    assert printed(outputs) == "(9, 1)\n"
+    outputs, reply = kernel.run("fail(shape)")
+    text = "\n".join(outputs[-1]["traceback"])
+    assert reply["ename"] == "ZeroDivisionError" and "cell of this notebook" in text and "----> 2 fail" in text
+
+
 def test_an_error_is_a_proper_error_with_lines_of_the_whole_cell(kernel: Kernel) -> None:
     outputs, reply = kernel.run("%%container python \\\n --memory 256m\nx = 0\n1 / x")
     assert reply["status"] == "error" and reply["ename"] == "ZeroDivisionError" and reply["evalue"] == "division by zero"
