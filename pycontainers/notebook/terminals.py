@@ -10,7 +10,7 @@ from ..terminals import SHELL, Terminal
 from . import html
 
 _BUNDLE = Path(__file__).parent / "widgets/xterm.js"
-_lock = threading.Lock()
+_lock = threading.RLock()  # a widget that the collector finds is closed wherever a thread just is, also where this is held
 _cells: dict[str, tuple[str, list[Terminal]]] = {}
 """Cell -> the execution that opened terminals below it, and those."""
 _widgets: dict[int, tuple[Terminal, Any]] = {}
