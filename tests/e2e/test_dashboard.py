@@ -343,7 +343,8 @@ def test_two_hundred_containers_are_no_burden(page: Any, here: NativeEngine) -> 
     page.wait_for_function(f"{ROWS}.filter(one => !one.hidden).length === 11")
     board(page).get_by_role("checkbox", name="select all containers").check()
     board(page).get_by_text("11 selected").wait_for()
-    board(page).get_by_role("group", name="what is selected").get_by_role("button", name="Remove").click()
+    row(page, "many17").focus()
+    page.keyboard.press("Delete")  # one of those that are selected: it means all of them
     question = board(page).get_by_role("alertdialog", name="Remove 11 containers?")
     question.get_by_role("button", name="Remove").click()
     board(page).get_by_text("nothing matches").wait_for()

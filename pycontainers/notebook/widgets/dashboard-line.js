@@ -89,10 +89,11 @@ function lineMaker(ui) {
     question.setAttribute("role", "alertdialog");
     const text = verb.ask(found.map((line) => line.row));
     question.setAttribute("aria-label", text);
+    const from = bar ? document.activeElement : found[0].made;
     const back = () => {
-      if (bar) return bar.back();
-      below(found[0]);
-      found[0].made.focus();
+      if (bar) bar.back();
+      else below(found[0]);
+      if (from.isConnected) from.focus();
     };
     const go = button(verb.label, () => {
       back();

@@ -215,6 +215,13 @@ function listOf(ui, spec, place) {
     if (again) again.focus();
   }
 
+  // A verb by its key: for all that are selected, where the row that has the focus is one of them.
+  function byKey(verb, line) {
+    if (!selected.has(line.row.id) || selected.size < 2) return line.row.busy ? undefined : begin(verb, [line]);
+    const fit = [...selected].map((id) => lines.get(id)).filter((one) => verb.when(one.row) && !one.row.busy);
+    return begin(verb, fit, bar);
+  }
+
   // What each uses: a point a second, the last one again where nothing has changed.
   function measure(fresh) {
     for (const { row } of lines.values()) {
@@ -246,5 +253,5 @@ function listOf(ui, spec, place) {
   }
 
   show(false);
-  return Object.assign(list, { update, sift, sort, visible, focusLine, select, selectAll, showBulk, measure, tickAll, show, end: () => observer.disconnect() });
+  return Object.assign(list, { update, sift, sort, visible, focusLine, select, selectAll, showBulk, byKey, measure, tickAll, show, end: () => observer.disconnect() });
 }

@@ -87,6 +87,7 @@ function logPane({ more, name }) {
 
   function say() {
     setText(found, field.value ? `${matches} line${matches === 1 ? "" : "s"}` : "");
+    setText(earlier.firstChild, field.value ? "search earlier lines" : "earlier lines");
     empty.hidden = lines.childElementCount > 0;
   }
 

@@ -3,7 +3,7 @@
 
 const KEYS = [
   ["↑ ↓ Home End", "walk the rows"], ["Enter", "open the pane, close it"], ["Space", "select"], ["Ctrl A", "select all that is shown"], ["/", "search"],
-  ["s", "start or stop"], ["r", "restart"], ["p", "pause or resume"], ["Delete", "remove, after a question"],
+  ["s", "start or stop (all that are selected)"], ["r", "restart"], ["p", "pause or resume"], ["Delete", "remove, after a question"],
   ["l u t i e", "logs, use, processes, inspect, a shell"], ["Esc", "close the pane, drop the selection"], ["?", "this list"],
 ];
 
@@ -165,7 +165,7 @@ function render({ model, el }) {
     const pane = list.spec.panes.find((one) => one.key === event.key && (!one.when || one.when(row)));
     if (onRow && event.key === "Enter") ui.open(line);
     else if (onRow && event.key === " ") list.select(line, !list.selected.has(row.id));
-    else if (verb && !row.busy) ui.maker.begin(verb, [line]);
+    else if (verb) list.byKey(verb, line);
     else if (pane) ui.open(line, pane, true);
     else return;
     own(event);
