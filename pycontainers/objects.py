@@ -30,6 +30,8 @@ from .wording import ports_text, status_text
 
 if TYPE_CHECKING:
     from .explored import Explored
+    from .namespaced import Namespaces
+    from .terminals import Terminal
     from .usage import Stats
 
 
@@ -144,6 +146,18 @@ class Container:
         """Other limits, at once and for every later start; what is None in ``resources`` stays. ``pc.update`` takes words."""
         self._info = self._engine.update(self.id, resources, restart)
         return self
+
+    def terminal(self, *command: str) -> Terminal:
+        """A process on a terminal of its own, a shell where none is named: where a page shows it, one types into it."""
+        from .terminals import in_container
+
+        return in_container(self._engine, self.id, ExecConfig(command))
+
+    def namespaces(self, *kinds: str) -> Namespaces:
+        """Its namespaces, and what is visible through each (``pid``, ``network``, …; all where none is named)."""
+        from .namespaced import Namespaces
+
+        return Namespaces(self._engine, [self.name], kinds)
 
     def top(self, *options: str) -> Rows:
         """Its processes, as this machine sees them. ``options``: those of ps(1)."""

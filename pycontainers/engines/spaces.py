@@ -66,6 +66,8 @@ def _inside(pid: int, own: dict[str, int], found: dict[str, int]) -> dict[str, A
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     request = json.dumps({"pid": pid, "kinds": {kind: found[kind] for kind in kinds}})
     empty: dict[str, Any] = {"uts": [], "ipc": {}, "cgroup": [], "why": ""}
+    if not {"uts", "ipc", "cgroup"} <= set(found):  # ptrace(2): this process may not look; its own must not be taken for theirs
+        return {**empty, "why": f"cannot be read: this process may not look at process {pid}"}
     try:
         command = [sys.executable, "-I", "-S", "-c", _START, package, request]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False)

@@ -154,8 +154,8 @@ def test_modes_and_a_redraw_outlast_what_is_dropped(shell: Terminal) -> None:
 
 @pytest.mark.root
 def test_input_for_a_program_that_does_not_read_is_bounded(shell: Terminal) -> None:
-    shell.write(b"stty raw -echo; sleep 72\n")
-    time.sleep(0.3)
+    shell.write(b"stty raw -echo; echo raw-$((1+1)); sleep 72\n")
+    until(lambda: "raw-2" in shell.text)  # a line that is being edited would take any number, and forget them
     taken = 0
     while shell.write(b"x" * CHUNK):
         taken += CHUNK
@@ -186,6 +186,19 @@ def test_the_terminal_of_a_container_of_its_own_ends_it(real: NativeEngine) -> N
     terminal.close()
     assert terminal.wait(20) and terminal.state == "closed"
     until(lambda: "own" not in [one.name for one in real.containers(all=True)])
+
+
+@pytest.mark.root
+def test_from_python(real: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pycontainers.objects import Container
+
+    box = Container(real, real.find("box"))
+    terminal = box.terminal("sh")
+    assert repr(terminal) == "<Terminal in box: sh, running>"
+    monkeypatch.setattr(shown, "form", lambda: "lines")  # without the library it is shown all the same
+    assert shown.widget(terminal).form == "lines" and shown.widget(terminal).library is None
+    shown.discard(terminal)
+    assert terminal.wait(10) and set(box.namespaces("uts")["box"].kinds) >= {"uts"}
 
 
 # -- its widget

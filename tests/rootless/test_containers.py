@@ -144,3 +144,14 @@ def test_what_is_visible_through_his_containers_namespaces(somebody: Somebody) -
     assert "host name  inside" in found and "cannot be read" not in found
     assert "runs as         user " + str(somebody.uid) in found
     somebody("rm", "-f", name)
+
+
+def test_a_terminal_of_his(somebody: Somebody) -> None:
+    name = somebody("run", "-d", *NONE, "host", "sleep", "62").strip()
+    script = (
+        "import sys; from pycontainers import get; t = get(sys.argv[1]).terminal('sh'); t.resize(31, 97)\n"
+        "t.write(b'stty size; id -u; exit 4\\n'); t.wait(20); print(t.text, t.state)"
+    )
+    done = somebody.do(f"{somebody.base}/venv/bin/python", "-c", script, name)
+    assert "31 97" in done.stdout and "\n0\n" in done.stdout and "exit code 4" in done.stdout, done.stdout + done.stderr
+    somebody("rm", "-f", name)

@@ -22,13 +22,22 @@ function lines(place, type, tell) {
     made.title = title;
     return made;
   });
+  const hide = button("Hide", () => {
+    const hidden = field.type === "text";
+    field.type = hidden ? "password" : "text";
+    hide.setAttribute("aria-pressed", String(hidden));
+    field.focus();
+  });
+  hide.title = "hide what is typed, and keep it in no history: for passwords";
+  hide.setAttribute("aria-pressed", "false");
+  keys.push(hide);
   form.append(field, ...keys);
   place.append(output, form);
   const history = [];
   let at = 0;
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (field.value && history[history.length - 1] !== field.value) history.push(field.value);
+    if (field.type === "text" && field.value && history[history.length - 1] !== field.value) history.push(field.value);
     at = history.length;
     type(field.value + "\n");
     field.value = "";
@@ -76,13 +85,13 @@ function lines(place, type, tell) {
   function write(data, then) {
     const follows = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
     if (line === null) fresh();
-    for (const part of decoder.decode(data, { stream: true }).split(/(\x1b\[[0-9;:]*m|[\n\r\b])/)) {
+    for (const part of decoder.decode(data, { stream: true }).split(/(\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[\n\r\b])/)) {
       if (part === "\n") {
         draw();
         fresh();
       } else if (part === "\r") column = 0;
       else if (part === "\b") column = Math.max(0, column - 1);
-      else if (part.startsWith("\x1b[")) style = colored(style, part.slice(2, -1));
+      else if (part.startsWith("\x1b")) style = part.endsWith("m") ? colored(style, part.slice(2, -1)) : style; // no cursor to move
       else for (const character of part) cells[column++] = [character, style];
     }
     draw();

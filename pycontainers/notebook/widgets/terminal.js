@@ -14,9 +14,17 @@ async function render({ model, el }) {
   const state = element("span", "pyct-state");
   state.setAttribute("role", "status");
   const hint = element("span", "pyct-muted pyct-hint", full ? "Shift+Esc leaves" : "");
+  const reader = button("Screen reader", () => {
+    const on = reader.getAttribute("aria-pressed") !== "true";
+    reader.setAttribute("aria-pressed", String(on));
+    screen.read(on);
+  });
+  reader.classList.add("pyct-reader"); // seen when the keyboard comes to it
+  reader.setAttribute("aria-pressed", "false");
+  reader.hidden = !full; // lines are read anyway
   const again = button("Start again", () => tell({ kind: "again" }));
   const shut = button("Close", () => tell({ kind: "close" }));
-  bar.append(element("b", "", model.get("container")), element("span", "pyct-what", model.get("title")), state, hint, again, shut);
+  bar.append(element("b", "", model.get("container")), element("span", "pyct-what", model.get("title")), state, hint, reader, again, shut);
   const place = element("div", "pyct-screen");
   root.append(bar, place);
   el.append(root);

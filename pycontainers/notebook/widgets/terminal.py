@@ -68,9 +68,10 @@ def _widget_class(form: str) -> Any:
 
         def __init__(self, terminal: Terminal, title: str) -> None:
             self._terminal = terminal
-            drawn = library() if terminal.form == "full" else None
+            # One that was opened from Python may not have known that the library is missing here.
+            drawn = library() if form == "full" else None
             restarts = terminal.can_restart
-            super().__init__(library=drawn, title=title, container=terminal.container, form=terminal.form, restarts=restarts)
+            super().__init__(library=drawn, title=title, container=terminal.container, form=form, restarts=restarts)
             self.changed()
             terminal.watch(self)
 
@@ -140,7 +141,7 @@ def _widget_class(form: str) -> Any:
 
 def make(terminal: Terminal, title: str) -> Any:
     """The widget of a terminal. Use :func:`pycontainers.notebook.terminals.widget`, which keeps one for each."""
-    return _widget_class(terminal.form)(terminal, title)
+    return _widget_class(terminal.form if shown.form() == "full" else "lines")(terminal, title)
 
 
 def terminal_view(engine: Engine, container: str, command: tuple[str, ...] = ()) -> Any:
