@@ -108,6 +108,13 @@ class Screen:
             self.page.wait_for_timeout(50)
         return found
 
+    def prompt(self) -> None:
+        """Until the shell is asked again. (At its end vi throws away what was typed in a hurry.)"""
+        end = time.monotonic() + 30
+        while not self.text().rstrip().endswith("#"):
+            assert time.monotonic() < end, self.text()
+            self.page.wait_for_timeout(50)
+
     def focus(self) -> None:
         self.root.locator(".xterm-screen").click()
         self.root.locator(".xterm.focus").wait_for()
@@ -142,18 +149,26 @@ def test_a_shell_answers_in_colours_and_knows_its_size(screen: Screen) -> None:
     assert red.evaluate("one => getComputedStyle(one).color") != screen.root.evaluate("one => getComputedStyle(one).color")
 
 
+KEYS = ("d", "d", "Escape", "b", "a", "Shift+Enter", "Control+Enter", "Control+b", "Control+Shift+f", "Alt+ArrowUp")
+WATCH = """() => { window.done = []; window.jupyterapp.commands.commandExecuted.connect((_, one) => {
+    if (!one.id.startsWith('__internal')) window.done.push(one.id); }); }"""
+
+
 @full
 def test_keys_reach_the_program_and_not_the_notebook(screen: Screen) -> None:
-    """`d d` would remove a cell, `Escape b` add one, in the notebook."""
+    """`d d` would remove a cell, `Escape b` add one, Ctrl-B hide the side bar."""
     page = screen.page
+    page.evaluate(WATCH)
+    screen.focus()
     before = page.locator(".jp-Cell").count()
     screen.begin("cat")
-    for key in ("d", "d", "Escape", "b", "a", "Shift+Enter", "Control+Enter"):
+    for key in KEYS:
         page.keyboard.press(key)
     screen.until("dd")
     page.keyboard.press("Control+c")
     screen.until("^C")
-    assert page.locator(".jp-Cell").count() == before
+    screen.prompt()
+    assert page.locator(".jp-Cell").count() == before and page.evaluate("window.done") == []
 
 
 @full
@@ -173,6 +188,7 @@ def test_vi_edits_a_file(screen: Screen) -> None:
     page.keyboard.type(":wq")
     page.keyboard.press("Enter")
     screen.until("~\n", gone=True)
+    screen.prompt()
     screen.type("wc -w /tmp/poem")
     screen.until("6 /tmp/poem")
 
@@ -197,7 +213,7 @@ def test_top_draws_and_follows_the_size(screen: Screen, program: str) -> None:
     dark(page, False)
     screen.focus()
     page.keyboard.press("q")
-    screen.until("PID", gone=False)
+    screen.prompt()
     screen.type("clear; stty size")
     screen.until(f"{screen.root.locator('.xterm-rows > div').count()} ")
     screen.root.locator(".pyct-screen").evaluate("one => { one.style.height = ''; }")
@@ -432,14 +448,15 @@ def test_notebook_7(page: Any, lab: Any) -> None:
     screen.root.wait_for(timeout=60_000)
     screen.until("#")
     screen.focus()
+    seven.evaluate(WATCH)
     screen.begin("cat")
-    for key in ("d", "d", "Escape", "b"):
+    for key in KEYS:
         seven.keyboard.press(key)
     screen.until("dd")
     seven.keyboard.press("Control+c")
     screen.type("clear; echo $((6*7))")
     screen.until("42\n")
-    assert seven.locator(".jp-Cell").count() == 2
+    assert seven.locator(".jp-Cell").count() == 2 and seven.evaluate("window.done") == []
     shot(seven, "terminal-notebook-7")
     seven.close()
 

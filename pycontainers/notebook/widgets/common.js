@@ -49,7 +49,8 @@ if (!window.pyctKeysStay) {
     "keydown",
     (event) => {
       if (!(event.target instanceof Element) || !event.target.closest(".pyct")) return;
-      const theirs = event.metaKey || event.altKey || (event.ctrlKey && event.key !== "a");
+      const all = event.target.closest(".pyct-all-keys"); // a terminal: Ctrl-S is its program's
+      const theirs = event.metaKey || (!all && (event.altKey || (event.ctrlKey && event.key !== "a")));
       event.target.toggleAttribute("data-lm-suppress-shortcuts", !theirs);
     },
     true,

@@ -9,7 +9,6 @@ async function render({ model, el }) {
   const full = xterm !== null;
   const root = element("section", "pyct pyct-terminal");
   root.setAttribute("aria-label", `terminal in ${model.get("container")}: ${model.get("title")}`);
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab (lumino): the keys are the terminal's
   const bar = element("div", "pyct-bar");
   const state = element("span", "pyct-state");
   state.setAttribute("role", "status");
@@ -25,7 +24,7 @@ async function render({ model, el }) {
   const again = button("Start again", () => tell({ kind: "again" }));
   const shut = button("Close", () => tell({ kind: "close" }));
   bar.append(element("b", "", model.get("container")), element("span", "pyct-what", model.get("title")), state, hint, reader, again, shut);
-  const place = element("div", "pyct-screen");
+  const place = element("div", full ? "pyct-screen pyct-all-keys" : "pyct-screen");
   root.append(bar, place);
   el.append(root);
 
