@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -57,7 +58,7 @@ def of_kernel(config: ContainerConfig, name: str, file: str, environ: Mapping[st
     )
 
 
-class Kept:
+class Kernel:
     """A kernel whose container runs. ``turn`` until ``over``."""
 
     def __init__(self, engine: Engine, info: ContainerInfo, session: Session, bridge: Bridge, output: OnOutput) -> None:
@@ -65,7 +66,7 @@ class Kept:
         self._deadline: float | None = None
         self.asked = False
         for fd in session.sources():
-            bridge.watch(fd, lambda fd=fd: self._said(fd))  # type: ignore[misc]  # mypy: a lambda with a default
+            bridge.watch(fd, partial(self._said, fd))
 
     @property
     def over(self) -> bool:
@@ -127,7 +128,7 @@ def keep(
 
         bridge = Bridge({connection.socket_name(channel): sock for channel, sock in listeners.items()}, reach)
         stack.callback(bridge.close)
-        kernel = Kept(engine, info, session, bridge, output)
+        kernel = Kernel(engine, info, session, bridge, output)
         bridge.watch(signals.caught(), lambda: signals.give(kernel.send))
         _follow_client(bridge, kernel, stack)
         try:
@@ -161,7 +162,7 @@ def _filtered(write: Callable[[str], object]) -> OnOutput:
     return output
 
 
-def _said_why(kernel: Kept, config: ContainerConfig, write: Callable[[str], object]) -> int:
+def _said_why(kernel: Kernel, config: ContainerConfig, write: Callable[[str], object]) -> int:
     exit = kernel.exit
     failure = None if kernel.asked else failed(kernel.info.name, exit, config.resources.memory)
     if failure is not None:
@@ -175,7 +176,7 @@ def _remove(engine: Engine, info: ContainerInfo) -> None:
         engine.remove(info.id, force=True)
 
 
-def _follow_client(bridge: Bridge, kernel: Kept, stack: contextlib.ExitStack) -> None:
+def _follow_client(bridge: Bridge, kernel: Kernel, stack: contextlib.ExitStack) -> None:
     """End the kernel when the process is gone that started it for a page: jupyter_client tells its pid, as ipykernel reads it."""
     told = os.environ.get("JPY_PARENT_PID", "")
     if not told.isdigit() or int(told) in (0, 1):
@@ -185,7 +186,8 @@ def _follow_client(bridge: Bridge, kernel: Kept, stack: contextlib.ExitStack) ->
     except OSError:
         fd = None
     if fd is None:
-        kernel.send(signal.SIGTERM)
+        if os.getppid() == 1:  # it has ended meanwhile; else its pid is one of another namespace, or of nobody
+            kernel.send(signal.SIGTERM)
         return
     stack.callback(os.close, fd)
     bridge.watch(fd, lambda: kernel.send(signal.SIGTERM))

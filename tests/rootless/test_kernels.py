@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,13 @@ def packages(installation: str) -> str:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("user", ["root", "another"])
-def test_a_kernel_of_an_ordinary_user(somebody: Somebody, packages: str, user: str) -> None:
+@pytest.mark.parametrize(("ranges", "user"), [(True, 1000), (False, 0)], ids=["another user inside", "one id"])
+def test_a_kernel_of_an_ordinary_user(people: Callable[..., Somebody], packages: str, ranges: bool, user: int) -> None:
+    somebody = people(ranges=ranges)
+    somebody.tidy()
     if somebody.do(f"{somebody.base}/venv/bin/python", "-c", f"import sys; sys.path.append({packages!r}); import zmq").returncode:
         pytest.skip("the compiled packages here are of another Python than the user's")
-    if user == "another" and not somebody.subordinate():
-        pytest.skip("there is no other user with a single id")
-    as_user = [] if user == "root" else ["--user", "1000"]
-    options = ["--network=none", f"--volume={packages}:/packages:ro", "--env=PYTHONPATH=/packages", "--env=HOME=/tmp", *as_user]
+    options = ["--network=none", f"--volume={packages}:/packages:ro", "--env=PYTHONPATH=/packages", "--env=HOME=/tmp", f"--user={user}"]
     file, document = write_connection_file(f"{somebody.home}/connection.json", key=b"secret")
     os.chmod(file, 0o644)
     launch = [f"{somebody.base}/venv/bin/python", "-P", "-m", "pycontainers.commands.kernel_launcher", *options, file]
@@ -60,7 +60,7 @@ def test_a_kernel_of_an_ordinary_user(somebody: Somebody, packages: str, user: s
             client.start_channels()
             wait_for(lambda: process.poll() is not None or ready(client), 60)
             assert process.poll() is None
-            assert run(client, "import os; print(os.getuid(), os.listdir('/sys/class/net'))") == f"{0 if user == 'root' else 1000} ['lo']\n"
+            assert run(client, "import os; print(os.getuid(), os.listdir('/sys/class/net'))") == f"{user} ['lo']\n"
             client.execute("import time; time.sleep(100)")
             wait_for(lambda: client.get_iopub_msg(timeout=10)["msg_type"] == "execute_input")
             client.control_channel.send(client.session.msg("interrupt_request"))
