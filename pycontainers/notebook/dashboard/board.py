@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ...errors import ContainersError
@@ -164,18 +164,18 @@ class Board:
         with self._lock:
             for key in message["ids"]:
                 if (tab, key) in self._ids and (tab, key) not in self._busy:
-                    chosen.append(key)
+                    chosen.append((key, self._ids[tab, key], self._rows[tab].get(key, {}).get("name", key)))
                     self._busy[tab, key] = doing
                     self._errors.pop((tab, key), None)
             self._try(self._look)
-        for key in chosen:
-            self._workers.do(lambda key=key: self._act(tab, key, function, done))  # type: ignore[misc]
+        for key, ident, name in chosen:
+            job = partial(self._act, tab, key, name, done, partial(function, self.engine, ident))
+            self._workers.do(job)
 
-    def _act(self, tab: str, key: str, function: Callable[[Engine, str], Any], done: str) -> None:
+    def _act(self, tab: str, key: str, name: str, done: str, does: Callable[[], Any]) -> None:
         said: dict[str, Any] = {}
-        name = self._rows[tab].get(key, {}).get("name", key)
         try:
-            function(self.engine, self._ids[tab, key])
+            does()
             said = {"text": f"{name} {done}"}
         except ContainersError as error:
             said = _error(error)

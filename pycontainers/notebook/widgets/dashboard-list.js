@@ -80,6 +80,7 @@ function listOf(ui, spec, place) {
     line.made.remove();
     lines.delete(id);
     selected.delete(id);
+    ui.courses.delete(id);
     if (list.focused === line) list.focused = null;
     if (had && next) focusLine(next, true);
     ui.about.gone(line);

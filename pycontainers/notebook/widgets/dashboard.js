@@ -252,11 +252,21 @@ function render({ model, el }) {
     });
   }
 
+  // What all of them use together.
+  function together() {
+    let [cpu, memory] = [0, 0];
+    for (const course of ui.courses.values()) {
+      cpu += course.cpu[course.cpu.length - 1] || 0;
+      memory += course.memory[course.memory.length - 1] || 0;
+    }
+    return ui.courses.size ? ` · ${cpu.toFixed(0)} % CPU, ${bytes(memory * 1024)}` : "";
+  }
+
   const watcher = setInterval(() => {
     if (ended) return;
     const silent = (Date.now() - heard) / 1000;
     if (trouble && silent <= 5) return setText(live, `△ ${trouble}`);
-    setText(live, silent > 5 ? `○ no news for ${Math.round(silent)} s: is the kernel busy, or gone?` : "● live");
+    setText(live, silent > 5 ? `○ no news for ${Math.round(silent)} s: is the kernel busy, or gone?` : `● live${together()}`);
     root.classList.toggle("pyct-stopped", silent > 5);
   }, 1000);
   const looker = new IntersectionObserver((entries) => {
