@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import building, dashboard, inside, scale, shipping, starts, views
+from . import building, dashboard, inside, python, scale, shipping, starts, views
 from .house import House
 
 PARTS: dict[str, Callable[[House], None]] = {
@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[House], None]] = {
     "many": scale.many,
     "inside": inside.inside,
     "tcp": inside.tcp,
+    "python": python.python,
     "build": building.build,
     "imports": building.imports,
     "views": views.views,

@@ -157,10 +157,15 @@ def page(state: Any, tmp_path_factory: pytest.TempPathFactory, beacon: Beacon) -
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        found = browser.new_page(viewport={"width": 1280, "height": 6000})
+        found = browser.new_page(viewport={"width": 1280, "height": 5000})
         found.set_default_timeout(60_000)
         found.goto(lab.notebook("python.ipynb", cells))
         test_jupyterlab.connected(found)
+        # JupyterLab keeps what is out of sight out of the page, and loses track of that at times: all of this is to be seen.
+        found.evaluate(
+            "() => { const book = window.jupyterapp.shell.currentWidget.content;"
+            " book.notebookConfig = {...book.notebookConfig, windowingMode: 'none'}; }"
+        )
         # An error ends "run all": each cell is run by itself.
         for place in range(len(cells)):
             found.evaluate(
@@ -174,7 +179,6 @@ def page(state: Any, tmp_path_factory: pytest.TempPathFactory, beacon: Beacon) -
 
 
 def output(page: Any, cell: int) -> Any:
-    """JupyterLab keeps what is out of sight out of the page: the window is as high as the whole notebook."""
     return page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea")
 
 
