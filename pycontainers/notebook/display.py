@@ -6,7 +6,7 @@ A status is told by a word and an icon, never by a colour alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from .. import objects, results, wording
 from ..errors import NotFound
@@ -174,6 +174,16 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
         # By type, and for whatever is one of it: Stats, StatsTable, Profile and Comparison are drawn as figures.
         formatter.mimebundle_formatter.for_type(kind, _bundling(forms, live, shell))
 
+    def moving(figure: Figure) -> None:
+        """A live figure is an output of its own, whose static form is renewed at its end: a saved notebook has all of it."""
+        if not (live() and _moves(figure)):
+            raise NotImplementedError  # IPython then asks for the forms
+        from .widgets.stats import show
+
+        show(figure)
+
+    formatter.ipython_display_formatter.for_type(Figure, moving)
+
 
 def _bundling(forms: Callable[[Any, bool, Any], dict[str, Any]], live: Callable[[], bool], shell: Any) -> Callable[..., dict[str, Any]]:
     def bundle(found: Any, include: Any = None, exclude: Any = None) -> dict[str, Any]:
@@ -200,11 +210,16 @@ def figure_bundle(figure: Figure, live: bool) -> dict[str, Any]:
         return bundle
     if figure.form == "static":
         return bundle
-    if live and isinstance(figure, Stats | StatsTable) and any(course.is_running for course in figure.courses):
+    if live and _moves(figure):
         from .widgets.stats import live_view
 
         return {**bundle, **live_view(figure)}
     return {**bundle, plots.PLOTLY: plots.figure(figure)}
+
+
+def _moves(figure: Figure) -> TypeGuard[Stats | StatsTable]:
+    """Whether there is more to come, and somebody wants to see it come."""
+    return figure.form == "live" and isinstance(figure, Stats | StatsTable) and any(course.is_running for course in figure.courses)
 
 
 def _figure(found: Any, live: bool, shell: Any) -> dict[str, Any]:
@@ -255,5 +270,6 @@ def detach(shell: Any) -> None:
     for kind in _HTML:
         formatter.formatters["text/html"].pop(kind, None)
     formatter.ipython_display_formatter.pop(results.RunResult, None)
+    formatter.ipython_display_formatter.pop(Figure, None)
     for kind in _BUNDLES:
         formatter.mimebundle_formatter.pop(kind, None)

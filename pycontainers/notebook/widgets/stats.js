@@ -5,6 +5,7 @@
 export default () => {
   let store = []; // of each container its rows
   const views = new Set();
+  const chosen = { range: { kind: "all" }, hidden: new Set() }; // stays when an output is drawn anew
 
   function take(parts) {
     if (parts === null) return;
@@ -27,7 +28,7 @@ export default () => {
     },
 
     render({ model, el }) {
-      const view = new View(model, el, () => store);
+      const view = new View(model, el, () => store, chosen);
       views.add(view);
       return () => {
         views.delete(view);
@@ -40,8 +41,8 @@ export default () => {
 // -- one view
 
 class View {
-  constructor(model, el, store) {
-    Object.assign(this, { model, store, range: { kind: "all" }, paused: false, hidden: new Set(), waiting: 0, seen: true, held: null });
+  constructor(model, el, store, chosen) {
+    Object.assign(this, { model, store, chosen, paused: false, waiting: 0, seen: true, held: null });
     el.classList.add("pyct", "pyct-stats");
     this.el = el;
     this.build();
@@ -71,6 +72,18 @@ class View {
       this.trouble.hidden = false;
     });
     this.changed();
+  }
+
+  get range() {
+    return this.chosen.range;
+  }
+
+  set range(range) {
+    this.chosen.range = range;
+  }
+
+  get hidden() {
+    return this.chosen.hidden;
   }
 
   get courses() {

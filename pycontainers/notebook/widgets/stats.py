@@ -201,6 +201,7 @@ class LiveStats:
         begin = Begin(figure.origin)
         self._followers = [Follower(stats, begin) for stats in own]
         self._lock = threading.Lock()
+        self.output: Any = None  # where it is shown, whose static form is renewed at the end
         self.sent = 0  # bytes of points, for whoever measures
         self.widget = _widget_class()(
             self,
@@ -244,7 +245,20 @@ class LiveStats:
             running = any(follower.course.is_running and not follower.gone for follower in self._followers)
             if not running:
                 self.widget.state = "removed" if all(follower.gone for follower in self._followers) else "ended"
+        if not running and self.output is not None:
+            self.output.update(self.forms(), raw=True)
         return running
+
+    def forms(self) -> dict[str, Any]:
+        """All forms as they are now: what a notebook keeps that is saved after the end shows the end."""
+        from .. import svg
+
+        for follower in self._followers:
+            if not follower.gone:
+                follower.course.reload()
+        found = {"text/plain": self.figure.summary(), "image/svg+xml": svg.draw(self.figure), **widget_view(self.widget)}
+        self._forget()
+        return found
 
     def _look_again(self) -> None:
         """Limits, events: read anew where something has happened, which is seldom."""
@@ -259,6 +273,17 @@ class LiveStats:
     def release(self, reason: str) -> None:
         if self.widget.comm is not None:
             self.widget.state = reason
+
+
+def show(figure: Stats | StatsTable) -> None:
+    """An output of the running cell with all forms of the figure, kept current from now on."""
+    from IPython.display import display
+
+    from ..sampler import sampler
+
+    view = LiveStats(figure)
+    view.output = display(view.forms(), raw=True, display_id=True)  # type: ignore[no-untyped-call,unused-ignore]
+    sampler().add(view)
 
 
 def live_view(figure: Stats | StatsTable) -> dict[str, Any]:
