@@ -28,7 +28,9 @@ class Frontend(Protocol):
 
     is_live: bool
     prompt: str
-    terminals: str
+
+    @property
+    def terminals(self) -> str: ...
 
     def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         """Draw the events of ``work`` as they come; return its result.

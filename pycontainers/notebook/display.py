@@ -11,11 +11,9 @@ from typing import Any, TypeGuard
 from .. import objects, results, wording
 from ..errors import NotFound
 from ..explored import Explored
-from ..namespaced import Namespaces
 from ..overview import Dashboard
 from ..profiles import Comparison, Profile
 from ..protocol import ContainerInfo, Port
-from ..terminals import Terminal
 from ..usage import Figure, Stats, StatsTable, sparkline
 from . import html
 from .surroundings import port_link
@@ -170,9 +168,13 @@ def attach(shell: Any, live: Callable[[], bool]) -> None:
     # What a foreground run wrote has been streamed: its result in the last line of a cell shows nothing once more.
     formatter.ipython_display_formatter.for_type(results.RunResult, _nothing)
 
-    for kind, forms in _BUNDLES.items():
+    for shown, forms in _BUNDLES.items():
         # By type, and for whatever is one of it: Stats, StatsTable, Profile and Comparison are drawn as figures.
-        formatter.mimebundle_formatter.for_type(kind, _bundling(forms, live, shell))
+        bundle = _bundling(forms, live, shell)
+        if isinstance(shown, str):
+            formatter.mimebundle_formatter.for_type_by_name(*shown.rsplit(".", 1), bundle)
+        else:
+            formatter.mimebundle_formatter.for_type(shown, bundle)
 
     def moving(figure: Figure) -> None:
         """A live figure is an output of its own, whose static form is renewed at its end: a saved notebook has all of it."""
@@ -250,12 +252,12 @@ def _dashboard(found: Any, live: bool, shell: Any) -> dict[str, Any]:
     return static.bundle(found, live)
 
 
-#: what has several forms: ``(object, whether the page is live, the shell) -> MIME bundle``
-_BUNDLES: dict[type, Callable[[Any, bool, Any], dict[str, Any]]] = {
+#: what has several forms: ``(object, whether the page is live, the shell) -> MIME bundle``; by its name what is loaded with its first use
+_BUNDLES: dict[type | str, Callable[[Any, bool, Any], dict[str, Any]]] = {
     Figure: _figure,
     Explored: _explored,
-    Terminal: _terminal,
-    Namespaces: _namespaces,
+    "pycontainers.terminals.Terminal": _terminal,
+    "pycontainers.namespaced.Namespaces": _namespaces,
     Dashboard: _dashboard,
 }
 
@@ -271,5 +273,5 @@ def detach(shell: Any) -> None:
         formatter.formatters["text/html"].pop(kind, None)
     formatter.ipython_display_formatter.pop(results.RunResult, None)
     formatter.ipython_display_formatter.pop(Figure, None)
-    for kind in _BUNDLES:
-        formatter.mimebundle_formatter.pop(kind, None)
+    for shown in _BUNDLES:
+        formatter.mimebundle_formatter.pop(shown, None)

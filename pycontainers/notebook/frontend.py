@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..events import Work
 from ..protocol import OnOutput, Session
 from ..text import EscapeFilter
-from . import surroundings, terminals
+from . import surroundings
 from .hosts import PAGE
 
 T = TypeVar("T")
@@ -32,7 +32,6 @@ class NotebookFrontend:
     def __init__(self, shell: Any) -> None:
         self.has_kernel = getattr(shell, "kernel", None) is not None
         self.is_live = surroundings.is_live(os.environ, shell.user_ns, self.has_kernel)
-        self.terminals = terminals.form() if self.is_live and PAGE.shows_widgets() else ""
         self._last = ""
         self._filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 
@@ -45,6 +44,14 @@ class NotebookFrontend:
             PAGE.tell()
             return False
         return True
+
+    @property
+    def terminals(self) -> str:
+        if not (self.is_live and PAGE.shows_widgets()):
+            return ""
+        from . import terminals  # with the first that is asked for, not with the extension
+
+        return terminals.form()
 
     def progress(self, work: Work[T], form: str = "auto", done: str = "built") -> T:
         if form == "auto" and self.is_live:

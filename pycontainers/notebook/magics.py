@@ -115,7 +115,7 @@ def unload_ipython_extension(shell: Any) -> None:
     """Take everything away again: magics, completion, display, threads."""
     import sys
 
-    from . import completion, display, terminals
+    from . import completion, display
     from .sampler import sampler
 
     manager = shell.magics_manager
@@ -127,7 +127,9 @@ def unload_ipython_extension(shell: Any) -> None:
     completion.detach(shell)
     display.detach(shell)
     sampler().close()
-    terminals.close_all()
+    terminals = sys.modules.get(f"{__package__}.terminals")  # none was opened: it need not be loaded for that
+    if terminals is not None:
+        terminals.close_all()
     board = sys.modules.get(f"{__package__}.dashboard.board")  # nobody who never saw a dashboard pays for one
     if board is not None:
         board.follower().close()
