@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from types import MethodType
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from .commands.frontend import native_engine
@@ -62,6 +63,9 @@ class Contained(Generic[P, R]):
             return found
 
         return with_image(native_engine(), config.image, None, None, finish, call)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
 
     def map(self, items: Iterable[Any], *, workers: int = 0, errors: Literal["raise", "keep"] = "raise", progress: Any = None) -> list[R]:
         """As :func:`map`, with the options of this function."""

@@ -154,6 +154,7 @@ class Worker:
     def _show(self, message: Message) -> None:
         fields, buffers = message
         if fields["op"] == "clear":
+            self._shown = self._shown_bytes = 0
             self._hooks.cleared(fields.get("wait") is True)
             return
         kinds = fields.get("kinds")

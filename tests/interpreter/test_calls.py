@@ -90,6 +90,18 @@ def test_a_function_with_what_it_uses(capsys: pytest.CaptureFixture[str], nothin
     assert capsys.readouterr().out == "inside 2\n"
 
 
+def test_a_method() -> None:
+    class Scale:
+        by = 3
+
+        @pc.contained
+        def times(self: Any, x: int) -> int:
+            return int(self["by"] * x)
+
+    assert Scale.times({"by": 3}, 2) == 6 and Scale.times.__name__ == "times"
+    assert pc.contained(Point.total)(Point(1)) == 9
+
+
 def test_closures_recursion_partials_builtins_modules_and_lambdas() -> None:
     assert pc.contained(outer(2))(3) == 8
     assert pc.contained(functools.partial(helper))(4) == 12

@@ -126,7 +126,8 @@ def test_a_semicolon_shows_nothing_and_await_works(run: Cells) -> None:
 def test_html_comes_only_where_it_is_asked_for(run: Cells) -> None:
     source = "class A:\n    def _repr_html_(self): return '<b>x</b>'\nA()"
     run(source)
-    assert "text/html" not in run.events[0]
+    assert run.events[0] == ("stderr", b"A: HTML and SVG from inside are shown with --html, in a frame of their own\n")
+    assert set(run.events[1]) == {"text/plain"}
     run(source, markup=True)
     assert run.events[0]["text/html"] == b"<b>x</b>"
 
@@ -280,7 +281,10 @@ def test_an_error_cannot_name_files_of_this_side_nor_escape(run: Cells, tmp_path
     assert not isinstance(caught.value, KeyboardInterrupt | SystemExit)
 
 
-def test_a_flood_of_displays_is_cut(run: Cells) -> None:
+def test_a_flood_of_displays_is_cut_but_not_what_replaces_itself(run: Cells) -> None:
+    source = "from IPython.display import clear_output\nhandle = display(0, display_id=True)\nhandle.update(1)\n"
+    run(source + "for i in range(300):\n    clear_output(wait=True)\n    display(i)", timeout=60)
+    assert run.events[-1] == {"text/plain": b"299"} and len([event for event in run.events if isinstance(event, dict)]) == 302
     run("for i in range(1000): display(i)", timeout=60)
     shown = [event for event in run.events if isinstance(event, dict)]
     assert len(shown) == 200 and b"the rest is left out" in b"".join(event[1] for event in run.events if isinstance(event, tuple))

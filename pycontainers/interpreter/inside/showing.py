@@ -129,21 +129,34 @@ class Display:
     def __init__(self, show: Callable[[dict[str, Any]], None], clear: Callable[[bool], None], markup: bool) -> None:
         self._show, self._clear, self._markup = show, clear, markup
         self._process = os.getpid()
+        self._hinted = False
 
     def install(self) -> None:
         setattr(builtins, "display", self.display)  # noqa: B010
         os.environ.setdefault("MPLBACKEND", f"module://{_BACKEND}")
         sys.meta_path.insert(0, _Finder(self))
 
-    def display(self, *values: Any, raw: bool = False, **options: Any) -> None:
-        """Show values, one below the other. ``raw``: they are bundles of forms already."""
+    def display(self, *values: Any, raw: bool = False, display_id: Any = None, **options: Any) -> Any:
+        """Show values, one below the other. ``raw``: they are bundles of forms already; with ``display_id`` a handle is returned, whose
+        ``update`` shows the new value below the old one.
+        """
         for value in values:
             if os.getpid() != self._process:
                 print(_text(value))  # a process of its own has no way to the notebook but its output
             elif raw and isinstance(value, dict):
                 self._show(globals()["raw"](value, self._markup))
             else:
-                self._show(forms(value, self._markup))
+                found = forms(value, self._markup)
+                self._hint(value, found)
+                self._show(found)
+        return Handle(self) if display_id is not None else None
+
+    def _hint(self, value: Any, found: dict[str, Any]) -> None:
+        """Said once: what would be shown as HTML in the notebook is not, and why."""
+        if self._markup or self._hinted or len(found) > 1 or not any(hasattr(type(value), name) for name in _MARKUP):
+            return
+        self._hinted = True
+        print(f"{type(value).__name__}: HTML and SVG from inside are shown with --html, in a frame of their own", file=sys.stderr)
 
     def clear_output(self, wait: bool = False) -> None:
         self._clear(bool(wait))
@@ -160,6 +173,18 @@ class Display:
         for number in pyplot.get_fignums():
             self.display(pyplot.figure(number))
         pyplot.close("all")
+
+
+class Handle:
+    """What ``display(…, display_id=True)`` returns."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def display(self, value: Any, **options: Any) -> None:
+        self._display.display(value)
+
+    update = display
 
 
 _BACKEND = "_pycontainers_figures"
