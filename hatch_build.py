@@ -19,8 +19,10 @@ try:
 except ImportError:  # by hand: there is no build around us
     BuildHookInterface = object
 
-SECONDS = 180.0
+SECONDS = 120.0
 """A registry that does not answer must not hold up an installation for longer."""
+_CI = ("--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline", "--fetch-retries=1", "--fetch-retry-mintimeout=1000",
+       "--fetch-timeout=20000")  # fmt: skip
 _INPUTS = ("package.json", "package-lock.json", "xterm.js")
 _LICENSED = ("xterm", "addon-fit")
 
@@ -51,7 +53,7 @@ def bundle(root: Path) -> str:
         place = Path(folder)
         for name in _INPUTS:
             shutil.copy(source / name, place / name)
-        for command in (["ci", "--ignore-scripts", "--no-audit", "--no-fund"], ["run", "build"]):
+        for command in (["ci", *_CI], ["run", "build"]):
             why = _run([npm, *command], place)
             if why:
                 return why
@@ -69,7 +71,7 @@ def _run(command: list[str], place: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    return "" if done.returncode == 0 else f"{' '.join(command[1:])}: {lines[0] if lines else f'exit code {done.returncode}'}"
+    return "" if done.returncode == 0 else f"npm {command[1]}: {lines[0] if lines else f'exit code {done.returncode}'}"
 
 
 def _write(path: Path, text: str) -> None:
