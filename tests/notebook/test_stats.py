@@ -103,6 +103,30 @@ def test_removed_while_it_is_watched(engine: FakeEngine, box: Any) -> None:
     assert unpacked(view.whole()) == [([], [[] for _ in stats.COLUMNS])]
 
 
+def test_the_static_form_is_renewed_at_the_end_unless_the_record_is_gone(engine: FakeEngine, box: Any) -> None:
+    class Output:
+        forms: list[dict[str, Any]] = []
+
+        def update(self, forms: dict[str, Any], raw: bool) -> None:
+            self.forms.append(forms)
+
+    for removed in (False, True):
+        engine.recorded = samples(0, 3)
+        view = View(Stats(engine, "web"))
+        view.output = Output()
+        assert view.tick() and not Output.forms[1:]
+        engine.recorded = samples(0, 9)
+        if removed:
+            engine.boxes.clear()
+        else:
+            engine._set("web", status="exited", exit=ExitStatus(0, finished=108.5))
+        assert not view.tick()
+        (form,) = Output.forms
+        assert "9 samples" in form["text/plain"] and "exit 0" in form["image/svg+xml"]
+        if not removed:
+            engine._set("web", status="running", exit=None)
+
+
 def test_a_page_that_comes_back_gets_all_of_a_long_life_thinned(engine: FakeEngine, box: Any) -> None:
     engine.recorded = [sample(100.0 + t, memory=(1 << 30) if t == 1777 else 1 << 20, pressure=1) for t in range(3600)]
     view = View(Stats(engine, "web"))

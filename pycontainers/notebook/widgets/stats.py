@@ -246,16 +246,24 @@ class LiveStats:
             if not running:
                 self.widget.state = "removed" if all(follower.gone for follower in self._followers) else "ended"
         if not running and self.output is not None:
-            self.output.update(self.forms(), raw=True)
+            self._settle()
         return running
+
+    def _settle(self) -> None:
+        """The static form shows the end. What was removed has no record any more: then the form of the beginning says more."""
+        if any(follower.gone for follower in self._followers):
+            return
+        try:
+            self.output.update(self.forms(), raw=True)
+        except NotFound:
+            return
 
     def forms(self) -> dict[str, Any]:
         """All forms as they are now: what a notebook keeps that is saved after the end shows the end."""
         from .. import svg
 
         for follower in self._followers:
-            if not follower.gone:
-                follower.course.reload()
+            follower.course.reload()
         found = {"text/plain": self.figure.summary(), "image/svg+xml": svg.draw(self.figure), **widget_view(self.widget)}
         self._forget()
         return found
