@@ -160,31 +160,30 @@ class ContainedError(ContainersError):
     @classmethod
     def of(cls, bases: Iterable[str], message: str, kind: str, lines: Iterable[str], item: int | None = None) -> ContainedError:
         """:param bases: names of Python's own exceptions that it is one of, the nearest first."""
-        return _kind(next((name for name in bases if name in _KINDS), ""))(message, kind, lines, item)
+        names = list(bases)
+        if "SyntaxError" in names:
+            return _kind("SyntaxError")(message, kind, lines, item)
+        return _kind(next((name for name in names if name in _KINDS), ""))(message, kind, lines, item)
 
     def __str__(self) -> str:
         return self.text
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (
-            next((base.__name__ for base in type(self).__mro__ if base.__name__ in _KINDS), ""),
-            self.text,
-            self.kind,
-            self.lines,
-            self.item,
-        )
+        name = "" if type(self) is ContainedError else type(self).__name__
+        return _again, (name, self.text, self.kind, self.lines, self.item)
 
     def _render_traceback_(self) -> list[str]:
         return self.lines or super()._render_traceback_()
 
 
-#: Those of Python's own that take one text and mean nothing to the interpreter itself (as StopIteration does, or KeyboardInterrupt).
+#: Those of Python's own that take one text and mean nothing to the interpreter itself (as StopIteration does, or KeyboardInterrupt),
+#: nor to IPython (which looks for the place of a SyntaxError in what was typed here).
 _KINDS = frozenset(
     "ArithmeticError AssertionError AttributeError BlockingIOError BrokenPipeError BufferError ChildProcessError ConnectionAbortedError "
     "ConnectionError ConnectionRefusedError ConnectionResetError EOFError FileExistsError FileNotFoundError FloatingPointError ImportError "
-    "IndentationError IndexError InterruptedError IsADirectoryError KeyError LookupError MemoryError ModuleNotFoundError NameError "
+    "IndexError InterruptedError IsADirectoryError KeyError LookupError MemoryError ModuleNotFoundError NameError "
     "NotADirectoryError NotImplementedError OSError OverflowError PermissionError ProcessLookupError RecursionError ReferenceError "
-    "RuntimeError SyntaxError SystemError TabError TimeoutError TypeError UnboundLocalError ValueError ZeroDivisionError".split()
+    "RuntimeError SystemError TimeoutError TypeError UnboundLocalError ValueError ZeroDivisionError".split()
 )
 
 
@@ -192,7 +191,8 @@ _KINDS = frozenset(
 def _kind(name: str) -> type[ContainedError]:
     if not name:
         return ContainedError
-    return type(name, (ContainedError, getattr(builtins, name)), {"__module__": __name__, "__doc__": f"A {name} from inside a container."})
+    parents = (ContainedError, getattr(builtins, name)) if name in _KINDS else (ContainedError,)
+    return type(name, parents, {"__module__": __name__, "__doc__": f"A {name} from inside a container."})
 
 
 def _again(name: str, message: str, kind: str, lines: list[str], item: int | None) -> ContainedError:

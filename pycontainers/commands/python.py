@@ -28,7 +28,7 @@ _OWN = (
     Option(("--input", "-i"), "send variables of this notebook in: -i df,model", "NAMES", many=True, completes="variable"),
     Option(("--output", "-o"), "bring variables of the cell back: -o result", "NAMES", many=True),
     Option(("--timeout",), "end the cell after this time: 60, 1m30s", "TIME"),
-    Option(("--image",), "run it in this image, which has a Python", "IMAGE", default="host", completes="image"),
+    Option(("--image",), "another image that has a Python, instead of host", "IMAGE", default="host", completes="image"),
     Option(("--python",), "the interpreter inside (default: this notebook's own in host, else python3)", "PATH"),
     Option(("--pickle",), "let any object come back: code inside can then do here what it likes"),
     Option(("--html",), "show HTML and SVG from inside too, in a frame that reaches neither page nor network"),

@@ -40,6 +40,8 @@ def raised(told: Any, source: str = "", line: int = 1, files: Iterable[str] = ()
         return ContainersError(
             "the container tells of an error that makes no sense", "code inside has written to the notebook's connection"
         )
+    if "SyntaxError" in first["bases"] and any(text.lstrip().startswith(("!", "%")) for _, _, _, text, _ in first["frames"]):
+        lines.append("hint:  magics and ! are the notebook's own; inside there is plain Python: subprocess.run(['ls'])")
     return ContainedError.of(first["bases"], first["message"], first["type"], lines, item)
 
 

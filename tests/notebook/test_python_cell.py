@@ -84,6 +84,9 @@ def test_an_error_is_a_proper_error_with_lines_of_the_whole_cell(kernel: Kernel)
     outputs, reply = kernel.run("%%container python \\\n --memory 256m\nx = 0\n1 / x")
     assert reply["status"] == "error" and reply["ename"] == "ZeroDivisionError" and reply["evalue"] == "division by zero"
     assert "----> 4 1 / x" in "\n".join(outputs[-1]["traceback"])
+    outputs, reply = kernel.run("%%container python\nx = (")
+    text = "\n".join(outputs[-1]["traceback"])
+    assert reply["ename"] == "SyntaxError" and "----> 2 x = (" in text and "magics.py" not in text
 
 
 @pytest.mark.parametrize(
