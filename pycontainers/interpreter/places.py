@@ -73,6 +73,7 @@ def _ours() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         (base / "runs").mkdir()
         _write_code(base / "code" / PACKAGE)
+        _write_fonts(base / "code" / "fonts")
         _base, _owner = base, os.getpid()
         atexit.register(_remove, base, os.getpid())
         return base
@@ -88,7 +89,21 @@ def _write_code(folder: Path) -> None:
             py_compile.compile(
                 str(copy), dfile=f"{CODE}/{PACKAGE}/{file.name}", invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
             )
-    for path in (folder.parent, *folder.parent.rglob("*")):
+    _readable(folder.parent)
+
+
+def _write_fonts(folder: Path) -> None:
+    """What matplotlib here has found out about the fonts of this machine: each new container would look for them anew, for seconds."""
+    cache = os.environ.get("MPLCONFIGDIR") or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "matplotlib")
+    folder.mkdir()
+    for path in Path(cache).glob("fontlist-*.json"):
+        with contextlib.suppress(OSError):
+            shutil.copyfile(path, folder / path.name)
+    _readable(folder)
+
+
+def _readable(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 

@@ -114,9 +114,16 @@ def test_without_ipython_and_with_it(run: Cells) -> None:
 
 def test_figures_of_matplotlib_are_pictures(run: Cells) -> None:
     run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('between')\nplt.plot([2, 1]);")
-    assert [event["image/png"][:4] if isinstance(event, dict) else event[1] for event in run.events] == [
-        b"\x89PNG", b"between\n", b"\x89PNG",
-    ]  # fmt: skip
+    shown = [event["image/png"][:4] if isinstance(event, dict) else event[1] for event in run.events if "stderr" not in event]
+    assert shown == [b"\x89PNG", b"between\n", b"\x89PNG"]
+
+
+def test_fonts_are_not_looked_for_again(run: Cells, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fontlist-made.json").write_text("{}")
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path))
+    monkeypatch.setattr(places, "_base", None)  # a new folder, as in a new process
+    source = "import matplotlib, os\nfound = sorted(os.listdir(matplotlib.get_cachedir()))"
+    assert "fontlist-made.json" in run(source, outputs=("found",))["found"]
 
 
 def test_a_semicolon_shows_nothing_and_await_works(run: Cells) -> None:

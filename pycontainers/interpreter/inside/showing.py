@@ -9,6 +9,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import shutil
 import sys
 import types
 from collections.abc import Callable
@@ -200,6 +201,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name == _BACKEND:
             return importlib.machinery.ModuleSpec(name, self)
+        if name == "matplotlib":
+            _fonts()
         if name != _IPYTHON:
             return None
         sys.meta_path.remove(self)
@@ -236,3 +239,17 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             manager_class = Manager
 
         vars(module).update(FigureCanvas=Canvas, FigureManager=Manager)
+
+
+def _fonts() -> None:
+    """Where matplotlib keeps what it knows of fonts: what the notebook's has found out. It looks itself where that does not fit."""
+    source = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "fonts")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    target = os.environ.get("MPLCONFIGDIR") or os.path.join(cache, "matplotlib")
+    try:
+        for name in os.listdir(source):
+            os.makedirs(target, exist_ok=True)
+            if not os.path.exists(os.path.join(target, name)):
+                shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
+    except OSError:
+        pass
