@@ -107,7 +107,7 @@ def test_without_groups_figures_are_summed_over_processes(somebody: Somebody) ->
     name = somebody("run", "-d", *NONE, "host", "sh", "-c", f"{BUSY[0]} {BUSY[1]} '{BUSY[2]}' & sleep 60").strip()
 
     def line() -> str:
-        return somebody("stats", "--no-stream", name).splitlines()[-1]
+        return next(line for line in somebody("stats", "--no-stream", name).splitlines() if line.startswith("Processes"))
 
     wait_for(lambda: float(line().split()[2]) > 0)
     assert next(int(word) for word in reversed(line().split()) if word.isdigit()) == 3  # the shell and its two
