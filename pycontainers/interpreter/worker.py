@@ -135,9 +135,14 @@ class Worker:
         if self._channel is None or self._channel.closed:
             return
         for message in self._channel.read():
-            (self._waiting if message[0].get("op") in ("display", "clear") else self.messages).append(message)
-            if len(self._waiting) > _MOST_SHOWN:  # marks never came
-                self._show(self._waiting.popleft())
+            if message[0].get("op") not in ("display", "clear"):
+                if not self.messages:  # one answer to one question; whatever else comes is not kept
+                    self.messages.append(message)
+                continue
+            self._waiting.append(message)
+            if len(self._waiting) > _MOST_SHOWN or sum(map(_size, self._waiting)) > _SHOWN_BYTES:  # their marks never came
+                while self._waiting:
+                    self._show(self._waiting.popleft())
 
     def _written(self, stream: str, data: bytes, final: bool = False) -> None:
         if stream != "stdout":
@@ -158,7 +163,7 @@ class Worker:
             self._hooks.cleared(fields.get("wait") is True)
             return
         kinds = fields.get("kinds")
-        size = sum(buffer.nbytes for buffer in buffers)
+        size = _size(message)
         if not isinstance(kinds, list) or len(kinds) != len(buffers) or not all(isinstance(kind, str) for kind in kinds):
             return
         self._shown += 1
@@ -246,6 +251,10 @@ class Marked:
             self._held = last[len(last) - length :]
             pieces[-1] = last[: len(last) - length]
         return [piece for piece in pieces if piece is None or piece]
+
+
+def _size(message: Message) -> int:
+    return sum(buffer.nbytes for buffer in message[1])
 
 
 def _configured(config: ContainerConfig, python: str, mounts: tuple[Mount, ...]) -> ContainerConfig:

@@ -283,6 +283,14 @@ def test_a_hostile_connection_is_one_line(run: Cells, source: str, words: str, n
         run(_CONNECTION + source, outputs=("x",), timeout=30)
 
 
+def test_of_several_answers_the_first_counts_and_displays_without_marks_are_bounded(run: Cells) -> None:
+    """A container may send for ever: what nobody takes is not kept."""
+    source = "for i in range(40):\n    send({'op': 'display', 'kinds': ['text/plain'], 'sizes': [4 << 20]}, bytes(4 << 20))\n"
+    source += "for i in range(4): send({'op': 'done', 'values': [['x', i]], 'sizes': []})\nos._exit(0)"
+    assert run(_CONNECTION + source, outputs=("x",), timeout=60) == {"x": 0}
+    assert sum(len(event["text/plain"]) for event in run.events if isinstance(event, dict)) == 64 << 20
+
+
 def test_an_error_cannot_name_files_of_this_side_nor_escape(run: Cells, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the secret\n")
