@@ -17,6 +17,7 @@ from ..usage import Figure
 
 WIDTH, HEIGHT = 240, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 8, 8, 44, 18
+_AXIS = 52  # where the chart begins, right of its numbers
 _COLUMNS = 3
 _POINTS, _ALL_POINTS = 240, 2800
 """In one line, and in the whole picture: a saved notebook stays small."""
@@ -113,11 +114,11 @@ def _stroke(color: int, aside: bool) -> str:
 
 
 def _panel(panel: Panel, marks: Sequence[Mark], span: float, most: int, named: bool) -> str:
-    inner_width, inner_height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+    inner_width, inner_height = WIDTH - _AXIS - _RIGHT, HEIGHT - _TOP - _BOTTOM
     top = max(panel.top, 1e-9) * 1.08
 
     def at(time: float, value: float) -> tuple[float, float]:
-        return _LEFT + inner_width * min(1.0, time / span), _TOP + inner_height * (1 - value / top)
+        return _AXIS + inner_width * min(1.0, time / span), _TOP + inner_height * (1 - value / top)
 
     limit = ""
     if panel.limit is not None:
@@ -129,7 +130,7 @@ def _panel(panel: Panel, marks: Sequence[Mark], span: float, most: int, named: b
     parts.append(_axes(panel, at, span))
     if panel.shown_limit is not None:
         _, y = at(0, panel.shown_limit)
-        parts.append(f'<path d="M{_LEFT} {y:.1f}h{inner_width}" stroke="{LIMIT}" stroke-width="1" stroke-dasharray="6 3" fill="none"/>')
+        parts.append(f'<path d="M{_AXIS} {y:.1f}h{inner_width}" stroke="{LIMIT}" stroke-width="1" stroke-dasharray="6 3" fill="none"/>')
     parts += [_line(series, at, most) for series in panel.series]
     for mark in marks:
         if not told(mark, panel):
@@ -150,17 +151,17 @@ def _axes(panel: Panel, at: At, span: float) -> str:
     """The time axis, and lines at round values with their numbers in the lines' own unit."""
     divisor, unit = panel.scale()
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
-    parts = [f'<path d="M{_LEFT} {bottom}H{right}" stroke="{INK}" stroke-opacity=".5" fill="none"/>']
+    parts = [f'<path d="M{_AXIS} {bottom}H{right}" stroke="{INK}" stroke-opacity=".5" fill="none"/>']
     for value in ticks(panel.top / divisor if panel.top else 0.0):
         if panel.unit == "count" and value != int(value):
             continue
         _, y = at(0, value * divisor)
         parts.append(
-            f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{INK}" stroke-opacity=".18" fill="none"/>'
-            f'<text x="{_LEFT}" y="{y - 2:.1f}" fill="{INK}" font-size="8">{value:g}{unit}</text>'
+            f'<path d="M{_AXIS} {y:.1f}H{right}" stroke="{INK}" stroke-opacity=".18" fill="none"/>'
+            f'<text x="{_AXIS - 4}" y="{y + 3:.1f}" fill="{INK}" font-size="8" text-anchor="end">{value:g}{unit}</text>'
         )
     parts.append(
-        f'<text x="{_LEFT}" y="{HEIGHT - 5}" fill="{INK}" font-size="9">0</text>'
+        f'<text x="{_AXIS}" y="{HEIGHT - 5}" fill="{INK}" font-size="9">0</text>'
         f'<text x="{right}" y="{HEIGHT - 5}" fill="{INK}" font-size="9" text-anchor="end">{format_duration(span)}</text>'
     )
     return "".join(parts)
