@@ -132,4 +132,4 @@ def unload_ipython_extension(shell: Any) -> None:
         terminals.close_all()
     board = sys.modules.get(f"{__package__}.dashboard.board")  # nobody who never saw a dashboard pays for one
     if board is not None:
-        board.follower().close()
+        board.close_all()

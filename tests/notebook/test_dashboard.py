@@ -16,7 +16,7 @@ from fake_engine import FakeEngine, sample
 from pycontainers.errors import StateError
 from pycontainers.notebook.dashboard import panes, static
 from pycontainers.notebook.dashboard.actions import Workers
-from pycontainers.notebook.dashboard.board import Board, Use, follower
+from pycontainers.notebook.dashboard.board import Board, Use, close_all, follower
 from pycontainers.notebook.dashboard.board import Page as Opened
 from pycontainers.notebook.dashboard.rows import container_row, difference
 from pycontainers.overview import Dashboard, forgotten
@@ -74,7 +74,8 @@ def page(engine: FakeEngine) -> Iterator[Page]:
     found = Page(engine)
     yield found
     found.open = False
-    follower().close()
+    close_all()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("pycontainers-dash")]
 
 
 def key(info: Any) -> str:
@@ -415,8 +416,17 @@ def test_workers_end_with_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
         workers.do(done.release)
     assert all(done.acquire(timeout=5) for _ in range(50))
     end = time.monotonic() + 5
-    while workers._count and time.monotonic() < end:
+    while workers._threads and time.monotonic() < end:
         time.sleep(0.01)
-    assert workers._count == 0
+    assert not workers._threads
     workers.do(done.release)
     assert done.acquire(timeout=5)
+    # Closed while one is at work: that goes on to its end, and what comes later is done.
+    let_go = threading.Event()
+    workers.do(lambda: (let_go.wait(5), done.release()))
+    workers.close(0.05)
+    workers.do(done.release)
+    assert done.acquire(timeout=5)
+    let_go.set()
+    assert done.acquire(timeout=5)
+    workers.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,38 +16,66 @@ _WORKERS = 6
 _IDLE = 20.0  # seconds after which a worker that has nothing to do ends
 
 
+_every: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
 class Workers:
     """A few threads, started with the first job and ended with idleness. They are daemons: none holds up the kernel's end."""
 
     def __init__(self, most: int = _WORKERS) -> None:
         self._most = most
-        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue()
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._lock = threading.Lock()
-        self._count = self._jobs_left = 0
+        self._threads: list[threading.Thread] = []
+        self._jobs_left = 0
+        _every.add(self)
 
     def do(self, job: Callable[[], None]) -> None:
         with self._lock:
             self._jobs.put(job)
             self._jobs_left += 1  # those that somebody is at are among them: a job that hangs keeps no other waiting
-            if self._count < min(self._jobs_left, self._most):
-                self._count += 1
-                threading.Thread(target=self._run, name="pycontainers-dashboard-work", daemon=True).start()
+            if len(self._threads) < min(self._jobs_left, self._most):
+                self._threads.append(threading.Thread(target=self._run, name="pycontainers-dashboard-work", daemon=True))
+                self._threads[-1].start()
+
+    def close(self, seconds: float = 2.0) -> None:
+        """End those that have nothing to do, and wait for that. What somebody is at goes on to its end."""
+        with self._lock:
+            ended, self._threads = self._threads, []
+            for _ in ended:
+                self._jobs.put(None)
+        end = time.monotonic() + seconds
+        for thread in ended:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _run(self) -> None:
+        me = threading.current_thread()
         while True:
             try:
                 job = self._jobs.get(timeout=_IDLE)
             except queue.Empty:
                 with self._lock:
-                    if self._jobs.empty():
-                        self._count -= 1
-                        return
-                continue
+                    if me in self._threads and not self._jobs.empty():
+                        continue  # it came this moment
+                    if me in self._threads:
+                        self._threads.remove(me)
+                    return
+            if job is None:
+                if me not in self._threads:
+                    return
+                continue  # it was meant for one of before
             try:
                 job()
             finally:
                 with self._lock:
                     self._jobs_left -= 1
+
+
+def close_all() -> None:
+    """At unload."""
+    for workers in list(_every):
+        workers.close()
 
 
 def _again(engine: Engine, name: str) -> None:

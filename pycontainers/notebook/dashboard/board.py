@@ -19,6 +19,7 @@ from ...errors import ContainersError
 from ...overview import ACTIVE, users
 from ...protocol import ContainerInfo, Engine
 from ..sampler import Sampler
+from . import actions
 from .actions import ACTIONS, Workers
 from .panes import PANES, Pane
 from .rows import Row, container_row, cut, difference, image_row
@@ -37,6 +38,12 @@ Send = Callable[[dict[str, Any]], None]
 def follower() -> Sampler:
     """A thread of its own beside the sampler's: drawing twenty plots must not keep the dashboard from telling what has happened."""
     return Sampler(_SLICE)
+
+
+def close_all() -> None:
+    """At unload: no thread stays."""
+    follower().close()
+    actions.close_all()
 
 
 class Use:
