@@ -82,11 +82,11 @@ def description(panels: Sequence[Panel], marks: Sequence[Mark]) -> str:
 
 
 def ticks(top: float) -> list[float]:
-    """Round numbers above 0 and up to ``top``, four at most."""
+    """Round numbers above 0 and up to ``top``, five at most."""
     if not top > 0:
         return []
-    step = 10.0 ** math.floor(math.log10(top / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if top / (step * factor) <= 4)
+    step = 10.0 ** math.floor(math.log10(top / 5))
+    step *= next(factor for factor in (1, 2, 5, 10) if top / (step * factor) <= 5)
     return [step * number for number in range(1, int(top / step + 1e-9) + 1)]
 
 
