@@ -99,6 +99,7 @@ function lines(place, type, tell) {
     then();
   }
   return {
+    focus: () => field.focus(),
     fit: () => ({ rows: 24, columns: 100 }),
     resize() {},
     reset() {

@@ -77,6 +77,7 @@ function drawing(xterm, model, root, place, type, leave) {
     resize: (rows, columns) => terminal.resize(columns, rows),
     reset: () => terminal.reset(),
     write: (data, then) => terminal.write(data, then),
+    focus: () => terminal.focus(),
     read: (on) => (terminal.options.screenReaderMode = on), // what is written is announced, and the screen can be walked through
     enable(on) {
       terminal.options.disableStdin = !on;

@@ -4,11 +4,31 @@
 const ACKNOWLEDGE = 64 << 10; // bytes drawn until the kernel is told so
 const PIECE = 16 << 10; // characters of one message of what is pasted
 
-async function render({ model, el }) {
-  const xterm = model.get("form") === "full" ? await libraryOf(model).catch(() => null) : null; // a browser too old to unpack it: lines
-  const full = xterm !== null;
+function render({ model, el }) {
   const root = element("section", "pyct pyct-terminal");
   root.setAttribute("aria-label", `terminal in ${model.get("container")}: ${model.get("title")}`);
+  root.tabIndex = 0; // whoever opens it may give it the focus before it is drawn
+  el.append(root);
+  let view = null;
+  let gone = false;
+  const draw = (xterm) => {
+    if (gone) return;
+    view = shown(model, root, xterm);
+    const awaited = document.activeElement === root;
+    root.removeAttribute("tabindex");
+    if (awaited) view.focus();
+  };
+  if (model.get("form") !== "full") draw(null);
+  else libraryOf(model).then(draw, () => draw(null)); // a browser too old to unpack it: lines
+  return () => {
+    gone = true;
+    view?.close();
+  };
+}
+
+// The bar and the screen: of a whole terminal where there is `xterm`, else of lines.
+function shown(model, root, xterm) {
+  const full = xterm !== null;
   const bar = element("div", "pyct-bar");
   const state = element("span", "pyct-state");
   state.setAttribute("role", "status");
@@ -26,7 +46,6 @@ async function render({ model, el }) {
   bar.append(element("b", "", model.get("container")), element("span", "pyct-what", model.get("title")), state, hint, reader, again, shut);
   const place = element("div", full ? "pyct-screen pyct-all-keys" : "pyct-screen");
   root.append(bar, place);
-  el.append(root);
 
   const me = Math.random().toString(36).slice(2); // a model may have several views
   const tell = (message) => model.send({ ...message, view: me });
@@ -122,7 +141,7 @@ async function render({ model, el }) {
   });
   observer.observe(place);
   said();
-  return () => {
+  const close = () => {
     cancelAnimationFrame(waiting);
     observer.disconnect();
     model.off("comm_live_update", lost);
@@ -132,6 +151,7 @@ async function render({ model, el }) {
     model.off("change:size", sized);
     screen.close();
   };
+  return { focus: () => screen.focus(), close };
 }
 
 function button(text, act) {
