@@ -26,13 +26,21 @@ def look(wanted):
         time.sleep(0.05)
     return False
 
-told = [watch.stirred(), look(["running"])]
+def stirs():
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if watch.stirred():
+            return True
+        time.sleep(0.01)
+    return False
+
+told = [stirs(), look(["running"])]
 end = time.monotonic() + 20
 while (len(samples) < 4 or not watch.log(info.id).lines) and time.monotonic() < end:
     look(["running"])
 told += [len(samples) >= 4, [line.text for line in watch.log(info.id).lines]]
 native.stop(info.id, 0)
-told += [watch.stirred(), look(["exited"])]
+told += [stirs(), look(["exited"])]
 native.remove(info.id)
 told += [look([])]
 print(json.dumps(told))
