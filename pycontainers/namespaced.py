@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .errors import UsageError, near
+from .errors import NotFound, StateError, UsageError, near
 from .protocol import Engine
 from .spaces import KINDS, Sight, Space, Spaces
 from .text import one_line, table
@@ -45,7 +45,14 @@ class Namespaces:
     def reload(self) -> Namespaces:
         """Read everything anew. :raises ContainersError: a container that was named does not run any more."""
         names = self._names or tuple(info.name for info in self._engine.containers() if info.pid)
-        self.containers = tuple(self._engine.namespaces(name) for name in names)
+        found = []
+        for name in names:
+            try:
+                found.append(self._engine.namespaces(name))
+            except (NotFound, StateError):  # ended since the list was read
+                if self._names:
+                    raise
+        self.containers = tuple(found)
         self.host = self._engine.namespaces()
         return self
 

@@ -22,6 +22,10 @@ _COLOUR = re.compile("\x1b\\[[0-9;:]*m")
 _UNFINISHED = re.compile("\x1b(?:\\[[0-?]*[ -/]*|[]PX^_][^\x07\x1b]*\x1b?|[ -/]*)?$")
 _LONGEST_ESCAPE = 1 << 16
 _CSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_NUMBER = re.compile(r"[0-9]{4,}")
+_MOST_TIMES, _MOST_NUMBER = 1000, 65535
+_REPEATS = "STLM@PXbIZ^"
+"""Final bytes of CSI sequences that do something as many times as their parameter says (ECMA-48: scroll, insert, delete, repeat, tab)."""
 _REACHING = re.compile("[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _REACHING_TERMINAL = re.compile("[\x00-\x07\x10-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -66,13 +70,16 @@ class EscapeFilter:
             kept.append(self._plain(text[at : match.start()]))
             escape = match.group()
             if self._keeps(escape):
-                kept.append(escape)
+                kept.append(self._bounded(escape))
             at = match.end()
         kept.append(self._plain(text[at:]))
         return "".join(kept)
 
     def _keeps(self, escape: str) -> bool:
         return _COLOUR.fullmatch(escape) is not None or (self._cursor and escape.startswith("\x1b["))
+
+    def _bounded(self, escape: str) -> str:
+        return escape
 
     def _plain(self, text: str) -> str:
         """Text between escapes: carriage return and backspace stay (progress bars), other controls go."""
@@ -83,13 +90,24 @@ class TerminalFilter(EscapeFilter):
     """For a terminal that draws full-screen programs: all of CSI, the short escapes (saved cursor, character sets) and shifts stay.
 
     Control strings (OSC, DCS, SOS, PM, APC) never do, nor C1 controls, by one of which each of them can begin (U+009D is OSC).
+    Parameters are bounded: the page counts up to them, ``ESC [ 2147483647 S`` would hold it for hours.
     """
 
     def _keeps(self, escape: str) -> bool:
         return _CSI.fullmatch(escape) is not None or (escape[1] not in "[]PX^_\\" and len(escape) < 8)
 
+    def _bounded(self, escape: str) -> str:
+        most = _MOST_TIMES if escape[-1] in _REPEATS else _MOST_NUMBER
+        return _NUMBER.sub(lambda found: _at_most(found.group(), most), escape)
+
     def _plain(self, text: str) -> str:
         return _REACHING_TERMINAL.sub("", text)
+
+
+def _at_most(digits: str, most: int) -> str:
+    """As text: int() refuses a number of thousands of digits."""
+    digits = digits.lstrip("0") or "0"
+    return str(most) if len(digits) > 5 else str(min(int(digits), most))
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

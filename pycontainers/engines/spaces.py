@@ -78,7 +78,8 @@ def _inside(pid: int, own: dict[str, int], found: dict[str, int]) -> dict[str, A
 
 
 def _read(pid: int, name: str) -> str:
-    with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace") as file:
+    # A process chooses its name, and the kernel takes only \n out of it: no other character may end a line here, nor a field.
+    with open(f"/proc/{pid}/{name}", encoding="utf-8", errors="replace", newline="\n") as file:
         return file.read(1 << 20)
 
 
@@ -111,15 +112,15 @@ def _processes(pid: int, containers: dict[int, str], inside: bool) -> tuple[Sigh
 
 
 def _field(status: str, name: str) -> str:
-    return next((line.partition(":")[2].strip() for line in status.splitlines() if line.startswith(f"{name}:")), "")
+    return next((line.partition(":")[2].strip() for line in status.split("\n") if line.startswith(f"{name}:")), "")
 
 
 def _mounts(pid: int) -> tuple[Sight, ...]:
     """proc_pid_mountinfo(5)."""
     rows = []
-    for line in _read(pid, "mountinfo").splitlines():
+    for line in _read(pid, "mountinfo").split("\n"):
         left, _, right = line.partition(" - ")
-        before, after = left.split(), right.split()
+        before, after = left.split(" "), right.split(" ")
         if len(before) < 6 or len(after) < 2:
             continue
         mode = "read-only" if "ro" in before[5].split(",") else "writable"
@@ -137,7 +138,7 @@ def _unescaped(text: str) -> str:
 def _users(pid: int, who: str) -> tuple[Sight, ...]:
     sights = []
     for title, name in (("user ids", "uid_map"), ("group ids", "gid_map")):
-        rows = [(first, outside, count) for first, outside, count in map(str.split, _read(pid, name).splitlines())]
+        rows = [(first, outside, count) for first, outside, count in map(str.split, _read(pid, name).split("\n")[:-1])]
         sights.append(_cut(title, ("FROM, INSIDE", "IS, OUTSIDE", "HOW MANY"), rows))
     status = _read(pid, "status")
     inside = _field(status, "Uid").split()
@@ -174,7 +175,7 @@ def _ipc(words: dict[str, Any]) -> tuple[Sight, ...]:
 
 
 def _groups(pid: int, words: dict[str, Any], inside_too: bool) -> tuple[Sight, ...]:
-    outside = dict(_group(line) for line in _read(pid, "cgroup").splitlines())
+    outside = dict(_group(line) for line in _read(pid, "cgroup").split("\n")[:-1])
     if not inside_too:
         return (_cut("control groups", ("HIERARCHY", "PATH"), list(outside.items())),)
     inside = dict(_group(str(line)) for line in words["cgroup"])
@@ -190,7 +191,7 @@ def _group(line: str) -> tuple[str, str]:
 
 def _clocks(pid: int) -> tuple[Sight, ...]:
     try:
-        lines = _read(pid, "timens_offsets").splitlines()
+        lines = _read(pid, "timens_offsets").split("\n")
     except FileNotFoundError:
         return (Sight("clocks", note="this kernel has no time namespaces (they are there from Linux 5.6 on)"),)
     rows = [(words[0], f"{int(words[1]) + int(words[2]) / 1e9:+.3f} s") for line in lines if len(words := line.split()) == 3]

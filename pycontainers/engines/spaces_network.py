@@ -19,12 +19,12 @@ def sights(pid: int) -> tuple[Sight, ...]:
     routes = _routes(pid)
     addresses = _addresses(pid, routes)
     rows = []
-    for line in _text(pid, "dev").splitlines()[2:]:
+    for line in _text(pid, "dev").split("\n")[2:]:
         name, _, numbers = line.partition(":")
-        counts = numbers.split()
+        name, counts = name.strip(" "), numbers.split()
         if len(counts) > 8:
-            has = " ".join(addresses.get(name.strip(), []))
-            rows.append((name.strip(), has, format_bytes(int(counts[0])), format_bytes(int(counts[8]))))
+            has = " ".join(addresses.get(name, []))
+            rows.append((name, has, format_bytes(int(counts[0])), format_bytes(int(counts[8]))))
     ways = [(str(network) if network.prefixlen else "default", gateway, name) for network, gateway, name in routes]
     ports = _ports(pid)
     return (
@@ -40,7 +40,7 @@ def _cut(title: str, headers: tuple[str, ...], rows: Sequence[tuple[str, ...]], 
 
 def _text(pid: int, name: str) -> str:
     try:
-        with open(f"/proc/{pid}/net/{name}", encoding="utf-8", errors="replace") as file:
+        with open(f"/proc/{pid}/net/{name}", encoding="utf-8", errors="replace", newline="\n") as file:
             return file.read(1 << 20)
     except FileNotFoundError:
         return ""  # a kernel without IPv6
@@ -49,8 +49,8 @@ def _text(pid: int, name: str) -> str:
 def _routes(pid: int) -> list[tuple[ipaddress.IPv4Network, str, str]]:
     """(network, gateway or "", interface), IPv4."""
     found = []
-    for line in _text(pid, "route").splitlines()[1:]:
-        words = line.split()
+    for line in _text(pid, "route").split("\n")[1:]:
+        words = line.split("\t")
         if len(words) < 8:
             continue
         name, target, gateway, mask = words[0], _address(words[1]), _address(words[2]), _address(words[7])
@@ -67,18 +67,18 @@ def _addresses(pid: int, routes: list[tuple[ipaddress.IPv4Network, str, str]]) -
         name = "lo" if address.is_loopback else max(direct, key=lambda one: one[0].prefixlen)[1] if direct else "?"
         prefix = f"/{max(network.prefixlen for network, _ in direct)}" if direct else "/8" if address.is_loopback else ""
         found.setdefault(name, []).append(f"{text}{prefix}")
-    for line in _text(pid, "if_inet6").splitlines():
-        words = line.split()
+    for line in _text(pid, "if_inet6").split("\n"):
+        words = line.split(" ", 5)
         if len(words) == 6:
             address6 = ipaddress.IPv6Address(bytes.fromhex(words[0]))
-            found.setdefault(words[5], []).append(f"{address6}/{int(words[2], 16)}")
+            found.setdefault(words[5].strip(" "), []).append(f"{address6}/{int(words[2], 16)}")
     return found
 
 
 def _ports(pid: int) -> list[tuple[str, ...]]:
     found = []
     for name in ("tcp", "tcp6"):
-        for line in _text(pid, name).splitlines()[1:]:
+        for line in _text(pid, name).split("\n")[1:]:
             words = line.split()
             if len(words) > 3 and words[3] == _LISTENS:
                 address, _, port = words[1].partition(":")

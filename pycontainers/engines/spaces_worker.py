@@ -35,10 +35,10 @@ def told(pid: int) -> dict[str, Any]:
     names = os.uname().nodename, _line("/proc/sys/kernel/domainname")
     ipc: dict[str, Any] = {}
     for name in ("shm", "sem", "msg"):
-        rows = [line.split() for line in _text(f"/proc/sysvipc/{name}").splitlines()[1:]]
+        rows = [line.split() for line in _text(f"/proc/sysvipc/{name}").split("\n")[1:-1]]
         # sysvipc(7): key shmid perms size cpid lpid nattch …
         ipc[name] = [(row[0], row[3], row[6]) for row in rows if len(row) > 6][:_MOST] if name == "shm" else len(rows)
-    return {"uts": list(names), "ipc": ipc, "cgroup": _text(f"/proc/{pid}/cgroup").splitlines()[:_MOST], "why": ""}
+    return {"uts": list(names), "ipc": ipc, "cgroup": _text(f"/proc/{pid}/cgroup").split("\n")[:-1][:_MOST], "why": ""}
 
 
 def _line(path: str) -> str:
@@ -48,7 +48,7 @@ def _line(path: str) -> str:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
             return file.read(1 << 20)
     except OSError:
         return ""

@@ -39,7 +39,7 @@ class Sampler:
                 self._thread = threading.Thread(target=self._run, name="pycontainers-stats", daemon=True)
                 self._thread.start()
         for old in dropped:
-            old.release("stopped: newer plots took its place; run the cell again")
+            self._release(old, "stopped: newer plots took its place; run the cell again")
 
     def close(self) -> None:
         """End the thread (at unload); views stay as they are."""
@@ -49,7 +49,7 @@ class Sampler:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=5.0)
         for view in views:
-            view.release("stopped: the extension was unloaded")
+            self._release(view, "stopped: the extension was unloaded")
 
     @property
     def running(self) -> bool:
@@ -73,8 +73,14 @@ class Sampler:
             return view.tick()
         except Exception as error:  # one broken view must not stop the others; it says so itself
             _log.debug("a live view broke", exc_info=True)
-            view.release(f"stopped: {error}")
+            self._release(view, f"stopped: {error}")
             return False
+
+    def _release(self, view: View, reason: str) -> None:
+        try:
+            view.release(reason)
+        except Exception:  # its page may be what broke it
+            _log.debug("a live view could not be told: %s", reason, exc_info=True)
 
 
 _sampler = Sampler()

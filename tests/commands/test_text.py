@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +87,9 @@ def test_a_terminal_draws_and_reaches_no_further(step: int) -> None:
 def test_no_control_string_ever_begins(parts: list[bytes], step: int) -> None:
     found = drawn(b"".join(parts), step)
     assert not any(f"\x1b{letter}" in found for letter in "]PX^_") and "\x9d" not in found and "\x90" not in found
+
+
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_what_a_terminal_counts_to_is_bounded(step: int) -> None:
+    huge = b"\x1b[2147483647S\x1b[0001001L\x1b[1000M\x1b[20000000b\x1b[99999;99999H\x1b[38;2;1;2;3m\x1b[?2004h\x1b[" + b"9" * 4500 + b"T"
+    assert drawn(huge, step) == "\x1b[1000S\x1b[1000L\x1b[1000M\x1b[1000b\x1b[65535;65535H\x1b[38;2;1;2;3m\x1b[?2004h\x1b[1000T"

@@ -300,6 +300,13 @@ def test_escapes_reach_neither_clipboard_nor_title_nor_links(screen: Screen) -> 
 
 
 @full
+def test_what_is_asked_for_two_milliard_times_holds_no_page(screen: Screen) -> None:
+    screen.focus()
+    screen.type(r"clear; printf 'x\033[2147483647b\033[2147483647S\033[2147483647L\033[2147483647T\n'; clear; echo alive-$((1+1))")
+    screen.until("alive-2", seconds=15)
+
+
+@full
 def test_several_at_once_and_a_reloaded_page_shows_the_screen(screen: Screen, lab: Any) -> None:
     page = screen.page
     second = Screen(page, 1)

@@ -430,3 +430,15 @@ def test_workers_end_with_idleness(monkeypatch: pytest.MonkeyPatch) -> None:
     let_go.set()
     assert done.acquire(timeout=5)
     workers.close()
+
+
+def test_a_task_that_breaks_costs_no_worker() -> None:
+    workers, done = Workers(1), threading.Semaphore(0)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    workers.do(broken)
+    workers.do(done.release)
+    assert done.acquire(timeout=5)
+    workers.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from pycontainers.engines import spaces
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import StateError, UsageError
 from pycontainers.namespaced import Namespaces
@@ -33,8 +36,8 @@ def real(state: Any) -> Iterator[NativeEngine]:
         engine.remove(name, force=True)
 
 
-def rows(spaces: Spaces, kind: str, title: str) -> list[tuple[str, ...]]:
-    return next(list(sight.rows) for sight in spaces.kinds[kind].sights if sight.title == title)
+def rows(found: Spaces, kind: str, title: str) -> list[tuple[str, ...]]:
+    return next(list(sight.rows) for sight in found.kinds[kind].sights if sight.title == title)
 
 
 @pytest.mark.root
@@ -81,8 +84,8 @@ def test_what_is_visible_through_each(real: NativeEngine) -> None:
 def test_shared_memory_is_seen_where_it_is(real: NativeEngine) -> None:
     assert [row[:2] for row in rows(real.namespaces("one"), "ipc", "shared memory")] == [(str(0x1234), "8192")]
     others = (real.namespaces("two"), real.namespaces())
-    for spaces in others:
-        assert not any(row[0] == str(0x1234) for sight in spaces.kinds["ipc"].sights for row in sight.rows)
+    for other in others:
+        assert not any(row[0] == str(0x1234) for sight in other.kinds["ipc"].sights for row in sight.rows)
 
 
 @pytest.mark.root
@@ -111,6 +114,23 @@ def test_what_does_not_run_has_none(real: NativeEngine) -> None:
     before = len(os.listdir("/proc/self/fd"))
     Namespaces(real, ["one"])
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("break_", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_process_whose_name_looks_like_a_line_is_not_believed(break_: str) -> None:
+    name = f"{break_}Uid:\t7 7 7 7"
+    program = f"import sys; open('/proc/self/comm', 'wb').write({name.encode()!r}); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        rights = dict(spaces._users(process.pid, "process")[-1].rows)
+        process.communicate()
+    assert rights["runs as"] == f"user {os.geteuid()} of this machine"
+
+
+def test_a_mount_is_told_apart_by_spaces_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "36 35 8:1 / /a\x85b\u2028c rw shared:1 - ext4 /dev/x\x0cy rw\n"
+    monkeypatch.setattr(spaces, "_read", lambda pid, name: line)
+    assert spaces._mounts(1)[0].rows == (("/a\x85b\u2028c", "ext4", "/dev/x\x0cy", "writable"),)
 
 
 # -- the forms
@@ -148,6 +168,20 @@ def test_without_names_all_that_run_and_no_details(engine: Any, found: Namespace
     assert [row[0] for row in Namespaces(engine, ["web"], ["uts", "pid"]).rows()] == ["pid", "uts"]
     with pytest.raises(UsageError, match="no container 'wbe'"):
         found["wbe"]
+
+
+def test_what_ends_meanwhile_is_left_out_unless_it_was_named(engine: Any, found: Namespaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = engine.namespaces
+
+    def ended(name: str = "") -> Spaces:
+        if name == "db":
+            raise StateError("container 'db' is not running")
+        return read(name)
+
+    monkeypatch.setattr(engine, "namespaces", ended)
+    assert [one.name for one in Namespaces(engine).containers] == ["web"]
+    with pytest.raises(StateError, match="not running"):
+        Namespaces(engine, ["db"])
 
 
 def test_the_page_asks_and_nonsense_is_not_answered(found: Namespaces) -> None:

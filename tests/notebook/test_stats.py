@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import struct
+import threading
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from fake_engine import FakeEngine, sample
 
 from pycontainers.notebook import plots, svg
 from pycontainers.notebook.display import figure_bundle
+from pycontainers.notebook.sampler import Sampler
 from pycontainers.notebook.widgets import plotlyjs, stats
 from pycontainers.protocol import ContainerConfig, ExitStatus, Resources
 from pycontainers.usage import Stats, StatsTable
@@ -204,3 +206,30 @@ def test_a_figure_of_several_is_valid_and_names_speak_no_html(engine: FakeEngine
     text = json.dumps(plots.figure(both))
     assert "<a" not in text and "%{x}" not in text and "<a" not in svg.draw(both)
     assert figure.layout.xaxis2.matches == "x"
+
+
+def test_a_view_that_cannot_even_be_told_stops_no_other() -> None:
+    came = threading.Semaphore(0)
+
+    class Broken:
+        def tick(self) -> bool:
+            raise ZeroDivisionError
+
+        def release(self, reason: str) -> None:
+            raise RuntimeError(reason)
+
+    class Whole:
+        def tick(self) -> bool:
+            came.release()
+            return True
+
+        def release(self, reason: str) -> None:
+            came.release()
+
+    sampler = Sampler(0.01)
+    sampler.add(Broken())
+    sampler.add(Whole())
+    assert all(came.acquire(timeout=5) for _ in range(3))
+    sampler.add(Broken())
+    sampler.close()
+    assert not sampler.running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 from ...objects import Container
 from ...protocol import Engine
 
+_log = logging.getLogger("pycontainers.notebook")
 _WORKERS = 6
 _IDLE = 20.0  # seconds after which a worker that has nothing to do ends
 
@@ -67,6 +69,8 @@ class Workers:
                 continue  # it was meant for one of before
             try:
                 job()
+            except Exception:  # who asked is told by the job itself; this thread has others to do
+                _log.warning("a task of the dashboard broke", exc_info=True)
             finally:
                 with self._lock:
                     self._jobs_left -= 1
