@@ -387,21 +387,3 @@ class View {
     for (const panel of this.panels) if (panel.drawn) this.plotly.purge(panel.plot);
   }
 }
-
-function moment(seconds) {
-  return EPOCH + Math.round(seconds * 1000);
-}
-
-// plotly reads a small HTML in texts, and %{…} in templates: names come from containers.
-function escaped(text) {
-  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%\{/g, "%&#123;");
-}
-
-// The page's own ground behind the label of a point: the first that is not transparent.
-function ground(el) {
-  for (let at = el; at; at = at.parentElement) {
-    const color = getComputedStyle(at).backgroundColor;
-    if (color && color !== "transparent" && !/, 0\)$/.test(color)) return color;
-  }
-  return matchMedia("(prefers-color-scheme: dark)").matches ? "#222" : "#fff";
-}
