@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 from .commands.frontend import native_engine
 from .commands.options import RunOptions, container_config
 from .commands.pulling import with_image
-from .commands.settings import seconds
+from .commands.settings import time_limit
 from .errors import UsageError, near
 from .events import finish
 from .interpreter import calls, cell, setting
@@ -148,7 +148,7 @@ def _asked(options: InContainer) -> tuple[ContainerConfig, Callable[[], cell.Set
     config = container_config(image, (), **words)
     timeout, limit = options.get("timeout"), options.get("output_limit")
     ready = {
-        "timeout": None if timeout is None else seconds(timeout, "timeout"),
+        "timeout": None if timeout is None else time_limit(timeout, "timeout"),
         "pickled": bool(options.get("pickle")),
         "limit": cell.LIMIT if limit is None else parse_size(limit, "output_limit"),
     }

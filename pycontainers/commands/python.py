@@ -15,7 +15,7 @@ from .options import container_config
 from .pulling import with_image
 from .run import PLURAL
 from .run_options import PULL_OPTIONS, RUN_OPTIONS
-from .settings import seconds
+from .settings import time_limit
 
 #: Of run's options those that make sense for one process that is somebody's cell: it has no name, no ports, no restarts and no terminal.
 _NOT_OURS = frozenset(
@@ -53,13 +53,16 @@ def run_cell(context: Context, args: SimpleNamespace, body: str | None) -> RunRe
     for name in _names(args.input, "--input"):
         if name not in variables:
             known = [key for key in variables if not key.startswith("_")]
-            raise UsageError(f"--input {name}: no variable {name!r} in this notebook", near(name, known) or f"set {name} first")
+            hint = near(name, known) or f"set {name} first"
+            if name == "t":  # -it, as of run and exec
+                hint = "-i sends variables in, and a cell has no terminal: %container terminal NAME"
+            raise UsageError(f"--input {name}: no variable {name!r} in this notebook", hint)
         given[name] = variables[name]
     own = {option.dest for option in (*_OWN, *PULL_OPTIONS)}
     words = {PLURAL.get(name, name): value for name, value in vars(args).items() if name not in own | {"help"}}
     words["network"] = words["network"] or "none"
     config = container_config(args.image, (), **words)
-    timeout = None if args.timeout is None else seconds(args.timeout, "--timeout")
+    timeout = None if args.timeout is None else time_limit(args.timeout, "--timeout")
     limit = cell.LIMIT if args.output_limit is None else parse_size(args.output_limit, "--output-limit")
     front, output, engine = context.frontend, Output(context.frontend.stream), context.engine
     hooks = Hooks(output, lambda forms: front.show(forms, args.html), front.clear)

@@ -38,6 +38,14 @@ def seconds(value: str | float, option: str) -> float:
     return found
 
 
+def time_limit(value: str | float, option: str) -> float:
+    """Seconds after which something is ended. :raises UsageError: none, or no length of time."""
+    found = seconds(value, option)
+    if not found:
+        raise UsageError(f"{option} {value!r} leaves no time at all", f"for example {option} 30s; without {option} there is no end")
+    return found
+
+
 def ulimit_list(ulimits: Iterable[str | Ulimit] | Mapping[str, Any] | str | None) -> tuple[Ulimit, ...]:
     """``["nofile=1024:2048"]``, ``{"nofile": 1024}``, ``{"nofile": (1024, 2048)}`` or Ulimit objects; the last of a name counts."""
     if isinstance(ulimits, Mapping):

@@ -68,15 +68,25 @@ def _ours() -> Path:
         if _base is not None and _owner == os.getpid() and (_base / "runs").is_dir():
             return _base
         _sweep()
-        base = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = os.open(base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # open until this process ends
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        base = _locked()
         (base / "runs").mkdir()
         _write_code(base / "code" / PACKAGE)
         _write_fonts(base / "code" / "fonts")
         _base, _owner = base, os.getpid()
         atexit.register(_remove, base, os.getpid())
         return base
+
+
+def _locked() -> Path:
+    """A new folder with our lock in it, which stays open until this process ends."""
+    while True:
+        base = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        lock = os.open(base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(base / "lock"), os.fstat(lock)):
+                return base
+        os.close(lock)  # before we had it, another process took it for one that nobody holds, and removed the folder
 
 
 def _write_code(folder: Path) -> None:

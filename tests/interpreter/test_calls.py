@@ -267,6 +267,7 @@ def test_one_item_that_cannot_go_in_costs_that_item(nothing_left: None) -> None:
         ({"memry": 1}, "no option 'memry'"),
         ({"name": "x"}, "'name' makes no sense"),
         ({"timeout": "soon"}, "length of time"),
+        ({"timeout": 0}, "no time at all"),
         ({"memory": "x"}, "memory"),
     ],
 )

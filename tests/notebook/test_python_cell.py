@@ -95,6 +95,8 @@ def test_an_error_is_a_proper_error_with_lines_of_the_whole_cell(kernel: Kernel)
         ("-i m", "no variable 'm'"),
         ("-o 1x", "not the name of a variable"),
         ("--timeout soon", "length of time"),
+        ("--timeout 0", "no time at all"),
+        ("-it", "%container terminal NAME"),
         ("--memry 2g", "did you mean --memory"),
         ("--name x", "no option --name"),
         ("--image nothing-here --pull never", "nothing-here"),

@@ -85,19 +85,21 @@ class Runner:
         last: Any = None
         if tree.body and isinstance(tree.body[-1], ast.Expr) and not source.rstrip().endswith(";"):
             last = tree.body.pop()
-        for part in (tree, ast.Expression(last.value) if last is not None else None):
-            if part is None:
-                continue
-            mode = "exec" if isinstance(part, ast.Module) else "eval"
-            code = compile(part, CELL, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)
-            value = eval(code, space)
-            if code.co_flags & 0x80:  # inspect.CO_COROUTINE: it awaits, as cells may
-                import asyncio
+        codes = [compile(tree, CELL, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True)]
+        if last is not None:
+            codes.append(compile(ast.Expression(last.value), CELL, "eval", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, True))
+        value: Any = None
+        if any(map(_awaits, codes)):
+            import asyncio
 
-                value = asyncio.run(_wait(value))
-            if mode == "eval" and value is not None:
-                space["_"] = value
-                self.display.display(value)
+            # In one loop: the last expression may wait for a task that the lines before it have made.
+            value = asyncio.run(_within(codes, space))
+        else:
+            for code in codes:
+                value = eval(code, space)
+        if value is not None:
+            space["_"] = value
+            self.display.display(value)
 
     def _results(self, names: list[str], space: dict[str, Any]) -> int:
         packer = Packer(self._arrow, self._other)
@@ -105,7 +107,7 @@ class Runner:
         for name in names:
             if name not in space:
                 known = sorted(key for key in space if not key.startswith("_"))
-                self.send({"op": "unfit", "name": name, "missing": True, "why": ", ".join(known)[:500]})
+                self.send({"op": "unfit", "name": name, "missing": True, "why": ", ".join(known)[:500] or "no variable at all"})
                 return 1
             try:
                 trees.append([name, packer.tree(space[name])])
@@ -158,8 +160,18 @@ class Runner:
                 self.send({"op": "done", "values": [["", tree]]}, packer.buffers)
 
 
-async def _wait(value: Any) -> Any:
-    return await value
+def _awaits(code: types.CodeType) -> bool:
+    return bool(code.co_flags & 0x80)  # inspect.CO_COROUTINE
+
+
+async def _within(codes: list[types.CodeType], space: dict[str, Any]) -> Any:
+    """The value of the last of them."""
+    value = None
+    for code in codes:
+        value = eval(code, space)
+        if _awaits(code):
+            value = await value
+    return value
 
 
 def _flush() -> None:
