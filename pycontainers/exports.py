@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .metrics.series import to_columns
+from .metrics.series import PRESSURE_KNOWN, to_columns
 from .wording import timestamp
 
 if TYPE_CHECKING:
     from .usage import Course
 
-_KNOWN = 1  # Sample.pressure: the figures are there
 
 
 def csv(courses: Sequence[Course]) -> str:
@@ -70,7 +69,7 @@ def openmetrics(courses: Sequence[Course]) -> str:
     for family, kind, unit, help, field, divisor in _FAMILIES:
         rows = []
         for course in courses:
-            if not course.samples or (field.startswith("pressure_") and course.samples[-1].pressure != _KNOWN):
+            if not course.samples or (field.startswith("pressure_") and course.samples[-1].pressure != PRESSURE_KNOWN):
                 continue
             value = getattr(course.samples[-1], field) / divisor
             number = f"{value:.9f}".rstrip("0").rstrip(".") if value != int(value) else str(int(value))

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from .metrics.series import WHY_NO_PRESSURE, format_bytes, format_rate, to_columns
+from .metrics.series import PRESSURE_KNOWN, WHY_NO_PRESSURE, format_bytes, format_rate, to_columns
 from .protocol import ContainerInfo, Resources
 
 _BARS = "▁▂▃▄▅▆▇█"
 _UNLIMITED = 1 << 60
 """cgroup v1 says "no limit" with a number near 2**63."""
-_KNOWN = 1  # Sample.pressure: the figures are there
 _MOST_MARKS = 40
 _DIRECTIONS = 8  # containers up to which received and sent, read and written have lines of their own
 
@@ -161,7 +160,7 @@ def _limit(value: float | None) -> float | None:
 
 def _why_no_pressure(last: Any) -> str:
     """"" where it is known, or where nothing was recorded at all."""
-    if last is None or last.pressure == _KNOWN:
+    if last is None or last.pressure == PRESSURE_KNOWN:
         return ""
     return f"not known: {WHY_NO_PRESSURE.get(last.pressure, WHY_NO_PRESSURE[0])}"
 

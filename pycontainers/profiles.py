@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from .metrics.series import format_bytes, format_duration
+from .metrics.series import PRESSURE_KNOWN, format_bytes, format_duration
 from .results import RunResult
 from .text import one_line, table
 from .usage import Course, Figure
 from .wording import exit_text
 
-_KNOWN = 1  # Sample.pressure: the figures are there
 Value = float | None
 
 
@@ -34,7 +33,7 @@ def _peak(course: Course) -> Value:
 
 def _waited(field: str) -> Callable[[Course], Value]:
     counted = _last(field, 1e9)
-    return lambda course: counted(course) if course.samples and course.samples[-1].pressure == _KNOWN else None
+    return lambda course: counted(course) if course.samples and course.samples[-1].pressure == PRESSURE_KNOWN else None
 
 
 def _mean_cpu(course: Course) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -29,6 +30,8 @@ CONTAINER_OPTIONS = tuple(
     option for option in RUN_OPTIONS if option.flags[0] not in _OWN and not option.flags[0].startswith(("--health", "--no-health"))
 )
 _ACTIONS = ("install", "list", "remove")
+ENV = "PYCONTAINERS_KERNEL_ENV"
+"""In the launcher's environment: a JSON list of ``NAME=VALUE`` for the container's."""
 
 
 def kernel(context: Context, args: SimpleNamespace, body: str | None) -> Rows | Text:
@@ -84,21 +87,32 @@ def _install(context: Context, args: SimpleNamespace, image: str) -> Text:
     else:
         with_image(context.engine, image, args.pull, args.platform, context.frontend.progress, lambda: context.engine.image(image))
     spec = specs.KernelSpec(name, args.display_name or f"{image} (container)", image, words_of(args), "")
+    values = [word.removeprefix("--env=") for word in spec.options if _has_value(word)]
+    env = {key: value for key, value in os.environ.items() if key in ("PYCONTAINERS_HOME", "PYCONTAINERS_RUN")}
     spec = specs.write(
         specs.folders(args.sys_prefix),
         spec,
         launch_words(spec, command),
         args.language,
         found is not None and found.debugger,
-        {key: value for key, value in os.environ.items() if key in ("PYCONTAINERS_HOME", "PYCONTAINERS_RUN")},
+        {**env, ENV: json.dumps(values)} if values else env,
+        # ipykernel is asked by a message on its control channel; other kernels may know SIGINT alone.
+        interrupt="message" if found else "signal",
+        private=bool(values),
     )
     versions = f" with Python {found.python} and ipykernel {found.ipykernel}" if found else ""
     return Text(f"installed kernel {name}: {image}{versions}\n{spec.folder}\nchoose {spec.display_name!r} in Jupyter's list of kernels")
 
 
+def _has_value(word: str) -> bool:
+    """``--env=TOKEN=abc``: perhaps a secret. A command line is everybody's to read (proc_pid_cmdline(5)), an environment is not."""
+    return word.startswith("--env=") and word.count("=") > 1
+
+
 def launch_words(spec: specs.KernelSpec, command: tuple[str, ...]) -> list[str]:
     """What Jupyter executes. ``-P``: nothing is imported from the folder of a notebook."""
-    launcher = [sys.executable, "-P", "-m", "pycontainers.commands.kernel_launcher", f"--kernel={spec.name}", *spec.options]
+    options = [word for word in spec.options if not _has_value(word)]
+    launcher = [sys.executable, "-P", "-m", "pycontainers.commands.kernel_launcher", f"--kernel={spec.name}", *options]
     return [*launcher, "{connection_file}", spec.image, *command]
 
 
@@ -129,7 +143,10 @@ def _name_of(image: str) -> str:
 
 
 def _list() -> Rows:
-    rows = [[spec.name, spec.display_name, spec.image, " ".join(map(shlex.quote, spec.options)), spec.folder] for spec in specs.found()]
+    rows = []
+    for spec in specs.found():
+        options = ["=".join(word.split("=")[:2]) + "=…" if _has_value(word) else shlex.quote(word) for word in spec.options]
+        rows.append([spec.name, spec.display_name, spec.image, " ".join(options), spec.folder])
     return Rows(("NAME", "DISPLAY NAME", "IMAGE", "OPTIONS", "FOLDER"), rows)
 
 

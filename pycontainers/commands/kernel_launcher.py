@@ -5,6 +5,8 @@ It keeps the kernel's container and passes its connections on; whatever it print
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +15,7 @@ from ..kernels import connection, life, program
 from ..paths import paths
 from .declare import Argument, Option, Verb, parse
 from .frontend import native_engine
-from .kernel import CONTAINER_OPTIONS, config_of
+from .kernel import CONTAINER_OPTIONS, ENV, config_of
 
 _ARGUMENTS = (
     Argument("connection", "the connection file that Jupyter wrote"),
@@ -27,6 +29,7 @@ def main(words: Sequence[str] | None = None) -> int:
     verb = Verb("kernel", "keep a kernel", lambda *_: None, (Option(("--kernel",), "its name", "NAME"), *CONTAINER_OPTIONS), _ARGUMENTS)
     try:
         args = parse(verb, list(sys.argv[1:] if words is None else words))
+        args.env += json.loads(os.environ.pop(ENV, "[]"))
         document = connection.read(args.connection)
         config = config_of(args, args.image, program.command(args.command))
         return life.keep(native_engine(), paths().prepare(), config, args.kernel or "unnamed", document, _write)

@@ -87,10 +87,10 @@ class Watch:
         return _stamp(f"{self._paths.images}/refs") + _stamp(f"{self._paths.images}/manifests")
 
     def samples(self, container: str) -> Sequence[Sample]:
-        from ..metrics.tail import tail
+        from ..metrics import history
 
         after = self._numbers.get(container, 0)
-        found: list[Any] = tail(f"{self._folders.path(container)}/samples.ring", after, 16 if after else _NEWEST)
+        found: list[Any] = history.newest(f"{self._folders.path(container)}/samples.ring", after, 16 if after else _NEWEST)
         if found:
             self._numbers[container] = found[-1][0]
         return [sample for _, sample in found]

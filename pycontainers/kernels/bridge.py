@@ -7,6 +7,7 @@ kernel's side is the container's and may be anything: what is no socket is never
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -22,7 +23,7 @@ from .program import FOLDER
 CONNECTIONS = 128
 """Clients' connections at a time (a page has five, each kernel manager five more); others wait in the backlog."""
 
-_RETRY = 0.02  # seconds between two looks for a kernel's socket that is not there yet
+_RETRY, _SELDOM = 0.02, 0.5  # seconds between two looks for a kernel's socket that is not there yet: at first, and at last
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 
 
@@ -51,6 +52,13 @@ class Sockets:
             fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
         except OSError:
             return None
+        try:
+            return self._connected(fd)
+        finally:
+            os.close(fd)
+
+    @staticmethod
+    def _connected(fd: int) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if stat.S_ISSOCK(os.fstat(fd).st_mode):
@@ -62,8 +70,6 @@ class Sockets:
             raise
         except OSError:  # ECONNREFUSED: nobody listens; EAGAIN: its backlog is full; EPROTOTYPE: of another kind
             pass
-        finally:
-            os.close(fd)
         sock.close()
         return None
 
@@ -84,6 +90,7 @@ class Bridge:
         self._listeners = {sock.fileno(): (sock, name) for name, sock in listeners.items()}
         self._watched: dict[int, Callable[[], object]] = {}
         self._waiting: list[tuple[socket.socket, str]] = []
+        self._since = self._next = 0.0  # since when somebody waits, and when to look again (monotonic clock)
         self._connections: dict[int, Connection] = {}
         self._again: deque[Connection] = deque()
         self._full = False
@@ -95,9 +102,14 @@ class Bridge:
         self._watched[fd] = then
         self._epoll.register(fd, select.EPOLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        """What stays readable for good (a pidfd after the end) would be told without end."""
+        del self._watched[fd]
+        self._epoll.unregister(fd)
+
     def turn(self, until: float | None = None) -> None:
         """Wait for something and do it; not longer than ``until`` (monotonic clock)."""
-        bounds = [bound for bound in (until, time.monotonic() + _RETRY if self._waiting else None) if bound is not None]
+        bounds = [bound for bound in (until, self._next if self._waiting else None) if bound is not None]
         timeout = 0.0 if self._again else max(0.0, min(bounds) - time.monotonic()) if bounds else -1
         for fd, _ in self._epoll.poll(timeout):
             if fd in self._connections:
@@ -110,9 +122,23 @@ class Bridge:
             connection = self._again.popleft()
             connection.queued = False
             self._work(connection)
+        if self._waiting and time.monotonic() >= self._next:
+            self._look()
+
+    def _look(self) -> None:
+        """Once more for those who wait; less and less often, since a kernel may never bind one of its sockets."""
+        here = select.poll()
+        for client, _ in self._waiting:
+            here.register(client, select.POLLRDHUP)
+        gone = {fd for fd, _ in here.poll(0)}
         waiting, self._waiting = self._waiting, []
         for client, name in waiting:
-            self._connect(client, name)
+            if client.fileno() in gone:
+                client.close()
+            else:
+                self._connect(client, name)
+        now = time.monotonic()
+        self._next = now + min(_SELDOM, max(_RETRY, (now - self._since) / 20))
 
     def close(self) -> None:
         for connection in {id(found): found for found in self._connections.values()}.values():
@@ -128,11 +154,15 @@ class Bridge:
             return
         try:
             client, _ = listener.accept()
-        except OSError:  # it has gone again
-            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_RETRY)  # it stays in the backlog, and would be told again at once
+            return  # else: it has gone again
         client.setblocking(False)
         if client.family != socket.AF_UNIX:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._waiting:
+            self._since = self._next = time.monotonic()
         self._connect(client, name)
 
     def _connect(self, client: socket.socket, name: str) -> None:

@@ -190,7 +190,12 @@ def _follow_client(bridge: Bridge, kernel: Kernel, stack: contextlib.ExitStack) 
             kernel.send(signal.SIGTERM)
         return
     stack.callback(os.close, fd)
-    bridge.watch(fd, lambda: kernel.send(signal.SIGTERM))
+
+    def gone() -> None:
+        bridge.unwatch(fd)
+        kernel.send(signal.SIGTERM)
+
+    bridge.watch(fd, gone)
 
 
 class _Signals:

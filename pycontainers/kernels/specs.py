@@ -53,9 +53,20 @@ def folders(sys_prefix: bool = False) -> str:
     return os.path.join(jupyter_data_dir(), "kernels")
 
 
-def write(place: str, spec: KernelSpec, argv: Sequence[str], language: str, debugger: bool, env: Mapping[str, str]) -> KernelSpec:
-    """Put a kernelspec into the folder ``place``, whole or not at all; one of ours of this name is replaced.
+def write(
+    place: str,
+    spec: KernelSpec,
+    argv: Sequence[str],
+    language: str,
+    debugger: bool,
+    env: Mapping[str, str],
+    interrupt: str = "message",
+    private: bool = False,
+) -> KernelSpec:
+    """Put a kernelspec into the folder ``place``; one of ours of this name is replaced, and stays where the new one cannot be written.
 
+    :param interrupt: ``message`` on the control channel, or ``signal`` to the process that keeps the container, which passes it on.
+    :param private: nobody else on this machine may read it: it holds values of variables.
     :raises StateError: another kernel has the name. :raises UsageError: the folder cannot be written.
     """
     folder = os.path.join(place, spec.name)
@@ -65,8 +76,7 @@ def write(place: str, spec: KernelSpec, argv: Sequence[str], language: str, debu
         "argv": list(argv),
         "display_name": spec.display_name,
         "language": language,
-        # By a message on the control channel: a signal would reach the process that keeps the container.
-        "interrupt_mode": "message",
+        "interrupt_mode": interrupt,
         "env": dict(env),
         "metadata": {"debugger": debugger, _OURS: {"image": spec.image, "options": list(spec.options)}},
     }
@@ -74,13 +84,14 @@ def write(place: str, spec: KernelSpec, argv: Sequence[str], language: str, debu
     try:
         os.makedirs(place, exist_ok=True)
         made = tempfile.mkdtemp(prefix=f".{spec.name}-", dir=place)
-        os.chmod(made, 0o755)
+        os.chmod(made, 0o700 if private else 0o755)
         for name, text in (("kernel.json", json.dumps(document, indent=1) + "\n"), ("logo-svg.svg", _LOGO)):
             with open(os.path.join(made, name), "w", encoding="utf-8") as file:
                 file.write(text)
-        if os.path.isdir(folder):
-            shutil.rmtree(folder)
+        if os.path.lexists(folder):
+            os.rename(folder, f"{made}.old")
         os.rename(made, folder)
+        _delete(f"{made}.old")
     except OSError as error:
         if made:
             shutil.rmtree(made, ignore_errors=True)
@@ -104,12 +115,25 @@ def found() -> list[KernelSpec]:
 
 
 def remove(name: str) -> KernelSpec:
-    """:raises NotFound: none of ours has this name."""
+    """:raises NotFound: none of ours has this name. :raises StateError: it may not be removed."""
     known = {spec.name: spec for spec in found()}
     if name not in known:
         raise NotFound(f"no kernel {name!r} of a container", near(name, known) or "see: %container kernel list")
-    shutil.rmtree(known[name].folder)
-    return known[name]
+    spec = known[name]
+    try:
+        _delete(spec.folder)
+    except OSError as error:
+        hint = f"whose folder it is may: rm -r {spec.folder}"
+        raise StateError(f"kernel {name!r} cannot be removed: {error.filename}: {error.strerror}", hint) from None
+    return spec
+
+
+def _delete(folder: str) -> None:
+    """A kernelspec's folder, or the link to one."""
+    if os.path.islink(folder):
+        os.unlink(folder)
+    elif os.path.lexists(folder):
+        shutil.rmtree(folder)
 
 
 def _read(folder: str, name: str) -> KernelSpec | None:

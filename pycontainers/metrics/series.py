@@ -28,6 +28,7 @@ _RATES = {
     "block_write_per_s": ("block_write", 1.0, "B/s"),
     **{f"pressure_{name}_{kind}_percent": (f"pressure_{name}_{kind}", 1e-7, "%") for name, kind in _STALLED},
 }
+PRESSURE_KNOWN = 1  # Sample.pressure: the figures are there
 WHY_NO_PRESSURE = {
     0: "not in this record: it is older than the program that reads it",
     2: "the container has no group in cgroup v2, which alone counts it",

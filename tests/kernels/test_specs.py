@@ -12,7 +12,7 @@ import pytest
 from pycontainers.commands.complete import candidates
 from pycontainers.commands.declare import Verb, find, parse
 from pycontainers.commands.frontend import Context
-from pycontainers.commands.kernel import CONTAINER_OPTIONS, words_of
+from pycontainers.commands.kernel import CONTAINER_OPTIONS, ENV, words_of
 from pycontainers.errors import ImageError, NotFound, StateError, UsageError
 from pycontainers.kernels import program, specs
 from pycontainers.protocol import ContainerConfig, ExitStatus
@@ -57,7 +57,9 @@ def test_installed_listed_completed_removed(data: Path) -> None:
     assert "Python 3.12.1 and ipykernel 7.1.0" in said
     document = json.loads((data / "data/kernel.json").read_text())
     assert document["interrupt_mode"] == "message" and document["metadata"]["debugger"] is True
-    options = ["--read-only", "--env=A=b c", "--volume=.:/data", "--network=none", "--memory=4g"]
+    # A variable's value stands where nobody else can read it: not in a command line.
+    assert document["env"][ENV] == '["A=b c"]' and (data / "data").stat().st_mode & 0o077 == 0
+    options = ["--read-only", "--volume=.:/data", "--network=none", "--memory=4g"]
     at = document["argv"].index("{connection_file}")
     assert sorted(document["argv"][5:at]) == sorted(options)
     assert document["argv"][at:] == ["{connection_file}", "data:latest", "python3", program.IPYKERNEL]
@@ -68,6 +70,7 @@ def test_installed_listed_completed_removed(data: Path) -> None:
     assert [row[:3] for row in kernel("list")] == [["data", "data:latest (container)", "data:latest"]]
     assert candidates(["kernel", "remove"], "d", lambda kind: []) == ["data"]
     assert candidates(["kernel", "install"], "vi", lambda kind: ["visits"]) == ["visits"]
+    assert "--env=A=…" in kernel("list")[0][3] and "b c" not in repr(kernel("list"))
     kernel("install", "other", "--name", "data")  # re-running a cell is normal
     assert [row[2] for row in kernel("list")] == ["other"]
     assert sorted(path.name for path in data.iterdir()) == ["data"]

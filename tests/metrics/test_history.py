@@ -224,6 +224,7 @@ def test_a_record_of_an_older_program_is_read(tmp_path: Path) -> None:
     (found,) = read(path)
     assert (found.time, found.cpu_usage, found.oom_kills, found.pressure) == (5.0, 1, 18, 0)
     assert read_after(path, 4.0) == [found] and read_after(path, 5.0) == []
+    assert history.newest(path, 0, 5) == [(1, found)]
 
 
 def test_who_follows_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pycontainers.metrics.history import RECORD, Ring, read
+from pycontainers.metrics.history import RECORD, Ring, newest, read
 from pycontainers.metrics.sample import Sample
-from pycontainers.metrics.tail import tail
 
 
 def numbered(number: int) -> Sample:
@@ -13,21 +12,21 @@ def numbered(number: int) -> Sample:
 
 def test_only_what_is_new_is_given(tmp_path: Path) -> None:
     path = str(tmp_path / "samples.ring")
-    assert tail(path, 0, 10) == []
+    assert newest(path, 0, 10) == []
     ring = Ring.create(path, 40)
     seen, after = [], 0
     for number in range(200):  # over many thinnings
         ring.append(numbered(number))
-        for sequence, sample in tail(path, after, 16):
+        for sequence, sample in newest(path, after, 16):
             seen.append(sample)
             after = sequence
     assert seen == [numbered(number) for number in range(200)]
-    assert [sample for _, sample in tail(path, 0, 5)] == read(path)[-5:] and tail(path, after, 5) == []
+    assert [sample for _, sample in newest(path, 0, 5)] == read(path)[-5:] and newest(path, after, 5) == []
     ring.close()
     # Started anew, its numbers begin at 1 again.
     ring = Ring.create(path, 40)
     ring.append(numbered(7))
-    assert tail(path, after, 5) == [(1, numbered(7))]
+    assert newest(path, after, 5) == [(1, numbered(7))]
     ring.close()
 
 
@@ -40,6 +39,6 @@ def test_what_is_torn_or_foreign_is_left_out(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[64 + RECORD + 20] ^= 1
     path.write_bytes(data)
-    assert [sample for _, sample in tail(str(path), 0, 5)] == [numbered(0), numbered(2)]
+    assert [sample for _, sample in newest(str(path), 0, 5)] == [numbered(0), numbered(2)]
     path.write_bytes(b"something else that is long enough for a header, and is none at all of ours")
-    assert tail(str(path), 0, 5) == []
+    assert newest(str(path), 0, 5) == []
