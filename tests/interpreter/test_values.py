@@ -169,3 +169,101 @@ def test_an_arrow_stream_with_indices_beyond_its_end_is_refused() -> None:
     data[place : place + 4] = b"\xff\xff\xff\x7f"
     with pytest.raises(ContainersError, match="cannot be read"):
         cell.values({"values": [["x", ["frame", 0]]]}, [memoryview(data)], pickled=False)
+
+
+def arrow_stream(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write(table)
+    return sink.getvalue()
+
+
+def views() -> pa.Table:
+    """Twenty texts that are one."""
+    one = pa.array(["x" * 1_000_000], pa.string_view())
+    _, entry, text = one.buffers()
+    return pa.table({"a": pa.Array.from_buffers(pa.string_view(), 20, [None, pa.py_buffer(entry.to_pybytes() * 20), text])})
+
+
+def labels_of_a_gigabyte() -> pa.Table:
+    table = pa.Table.from_pandas(pd.DataFrame({"a": [1]}))
+    told = json.loads(table.schema.metadata[b"pandas"])
+    told["column_indexes"][0]["numpy_type"] = "S1000000000"
+    return table.replace_schema_metadata({"pandas": json.dumps(told)})
+
+
+MANY = 70_000_000
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "words"),
+    [
+        (lambda: pa.table({"a": pa.nulls(MANY)}), {}, "would grow"),
+        (lambda: pa.table({"a": pa.LargeListArray.from_arrays(pa.array([0, MANY]), pa.nulls(MANY))}), {}, "would grow"),
+        (lambda: pa.table({"a": pa.StructArray.from_arrays([pa.nulls(MANY)], ["b"])}), {}, "would grow"),
+        (lambda: pa.table({"a": pa.DictionaryArray.from_arrays(pa.array([0], "int8"), pa.nulls(MANY))}), {}, "would grow"),
+        (lambda: pa.table({"a": np.zeros(100_000)}), {"compression": "zstd"}, "compressed"),
+        (lambda: pa.table({"a": pa.array(["x" * 100_000]).dictionary_encode()}), {"compression": "lz4"}, "compressed"),
+        (views, {}, "type string_view"),
+        (lambda: pa.table({"a": pa.RunEndEncodedArray.from_arrays(pa.array([10**6], "int32"), [1.0])}), {}, "run_end_encoded"),
+        (lambda: pa.table({"a": pa.array([b""], pa.binary(0))}), {}, "without a size"),
+        (lambda: pa.table({"a": pa.array([[[]]], pa.list_(pa.list_(pa.int8(), 0)))}), {}, "without a size"),
+        (lambda: pa.table({"a": pa.array([{}], pa.struct([]))}), {}, "of nothing"),
+        (lambda: pa.table({"a": pa.array([[1]], pa.list_view(pa.int8()))}), {}, "list_view"),
+        (labels_of_a_gigabyte, {}, "labels of the kind"),
+    ],
+    ids=["null", "list", "struct", "dictionary", "zstd", "lz4", "views", "runs", "binary0", "list0", "struct0", "listview", "labels"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["frame", "arrow"])
+def test_a_small_stream_cannot_become_a_large_table(table: Any, options: dict[str, str], words: str, kind: str) -> None:
+    data = bytearray(arrow_stream(table(), **options))
+    assert len(data) < 2_000_000
+    with pytest.raises(ContainersError, match=words):
+        cell.values({"values": [["x", [kind, 0]]]}, [memoryview(data)], pickled=False)
+
+
+def test_one_stream_or_array_cannot_become_many() -> None:
+    stream = arrow_stream(pa.table({"a": np.zeros(1_000_000)}))
+    with pytest.raises(ContainersError, match="would grow"):
+        cell.values({"values": [["x", ["list", [["arrow", 0]] * 70]]]}, [memoryview(stream)], pickled=False)
+    head = npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000,), }\n")
+    tree = ["columns", [None, ["range", 0, 70, 1]], [None, ["range", 0, 1_000_000, 1]], [["npy", 0, 1]] * 70]
+    with pytest.raises(ContainersError, match="would grow"):
+        cell.values({"values": [["x", tree]]}, [memoryview(head), memoryview(bytes(8_000_000))], pickled=False)
+
+
+ONE = ["objects", [1], [1]]
+LONG = ["range", 0, 10**12, 1]
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (["columns", [None, ONE], [None, LONG], [LONG]], "a column of 'range'"),
+        (["columns", [None, ONE], [None, ["list", [1]]], [ONE]], "a column of 'list'"),
+        (["columns", [None, ONE], [None, LONG], [ONE]], "labels of another number"),
+        (["columns", [None, LONG], [None, ["range", 0, 1, 1]], [ONE]], "labels of another number"),
+        (["columns", [None, ["range", 0, 2, 1]], [None, ["range", 0, 1, 1]], [ONE, ["objects", [2], [1, 2]]]], "different lengths"),
+        (["Timedelta", "1" * 1000, None], "no text"),
+    ],
+)  # fmt: skip
+def test_columns_are_as_long_as_what_has_come(tree: Any, words: str) -> None:
+    with pytest.raises(ContainersError, match=words):
+        cell.values({"values": [["x", tree]]}, [], pickled=False)
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"n": [None, None], "i": pd.array([1, None], "Int64"), "l": [[1], []], "d": [{"a": 1}, None]}),
+        pd.DataFrame({"p": pd.period_range("2020", periods=2, freq="M"), "i": pd.interval_range(0, 2)}),
+        pd.DataFrame({"a": [True, False] * 1000}, index=pd.date_range("2020", periods=2000, tz="UTC")),
+        pd.DataFrame(index=range(5)), pd.DataFrame({"a": [1]}).iloc[:0], pd.DataFrame(columns=["a", "b"]),
+        pd.DataFrame([[1, 2]], columns=pd.date_range("2020", periods=2, tz="UTC")),
+    ],
+    ids=["mixed", "own", "long", "index", "rows", "columns", "dates"],
+)  # fmt: skip
+def test_honest_frames_of_every_kind_pass(frame: pd.DataFrame, arrow: bool) -> None:
+    if arrow or "i" not in frame:  # where there is no Arrow, these have no plain form
+        pd.testing.assert_frame_equal(travelled(frame, arrow), frame, check_freq=False, check_index_type=False, check_column_type=False)

@@ -161,15 +161,35 @@ def _read_objects(unpacker: Unpacker, shape: list[int], items: list[Tree]) -> An
 
 
 def _read_table(unpacker: Unpacker, index: int) -> Any:
-    """:raises ValueError: an old pyarrow, which runs code that a stream's schema names (CVE-2023-47248)."""
+    """:raises ValueError: an old pyarrow, which runs code that a stream's schema names (CVE-2023-47248), or a stream that would grow."""
     import pyarrow
+
+    from . import arrow  # with the first table, not with every cell
 
     if tuple(int(part) for part in pyarrow.__version__.split(".")[:2]) < (14, 0) or pyarrow.__version__ == "14.0.0":
         raise ValueError(f"pyarrow {pyarrow.__version__} runs code that is in data: 14.0.1 or newer is needed")
-    with pyarrow.ipc.open_stream(pyarrow.py_buffer(unpacker.buffer(index))) as reader:
+    stream = pyarrow.py_buffer(unpacker.buffer(index))
+    with pyarrow.ipc.open_stream(stream) as reader:  # which has read the schema, and nothing else
+        arrow.check_schema(reader.schema)
+        arrow.check_messages(stream)
         table = reader.read_all()
     table.validate(full=True)  # offsets and indices within their buffers: what is not looked at may be read past its end
+    _account(unpacker, arrow.cost(table))
     return table
+
+
+_MOST, _TIMES = 1 << 29, 4
+
+
+def _account(unpacker: Unpacker, size: int) -> None:
+    """Count the bytes that tables of one message have in memory: few bytes may stand for many, and one buffer for many columns.
+
+    :raises ValueError: they are more than :data:`_MOST`, and more than :data:`_TIMES` what has come.
+    """
+    seen = vars(unpacker)
+    seen["tables"] = seen.get("tables", 0) + size
+    if seen["tables"] > max(_MOST, _TIMES * sum(len(buffer) for buffer in unpacker.buffers)):
+        raise ValueError(f"its tables would grow to {seen['tables'] >> 20} MB here")
 
 
 def _read_batch(unpacker: Unpacker, index: int) -> Any:
@@ -187,17 +207,34 @@ def _read_frame(unpacker: Unpacker, index: int) -> Any:
 def _read_columns(unpacker: Unpacker, columns: Tree, index: Tree, data: list[Tree]) -> Any:
     import pandas
 
-    found = pandas.DataFrame({place: pandas.Series(unpacker.value(column)) for place, column in enumerate(data)})
-    found.index = _read_labels(unpacker, index)
-    found.columns = _read_labels(unpacker, columns)
+    found = [_read_column(unpacker, column) for column in data]
+    count = len(found[0]) if found else None
+    labels = _read_labels(unpacker, index, count)
+    if any(column.shape != (len(labels),) for column in found):
+        raise ValueError("columns of different lengths")  # pandas would fill them up to the longest
+    frame = pandas.DataFrame({place: pandas.Series(column) for place, column in enumerate(found)}, index=None if found else labels)
+    frame.index = labels
+    frame.columns = _read_labels(unpacker, columns, len(found))
+    return frame
+
+
+def _read_column(unpacker: Unpacker, tree: Tree) -> Any:
+    """An array; a range here would become as many numbers as it says."""
+    if tree[0] not in ("npy", "objects", "pickle"):
+        raise ValueError(f"a column of {str(tree[0])[:40]!r}")
+    found = unpacker.value(tree)
+    _account(unpacker, found.nbytes)
     return found
 
 
-def _read_labels(unpacker: Unpacker, tree: Tree) -> Any:
+def _read_labels(unpacker: Unpacker, tree: Tree, count: int | None) -> Any:
     import pandas
 
     name, values = tree
-    return pandas.Index(unpacker.value(values), name=unpacker.value(name))
+    found = unpacker.value(values) if values[0] == "range" else _read_column(unpacker, values)
+    if count is not None and len(found) != count:
+        raise ValueError("labels of another number than what they are for")
+    return pandas.Index(found, name=unpacker.value(name))
 
 
 def _read_series(unpacker: Unpacker, name: Tree, frame: Tree) -> Any:
@@ -214,6 +251,8 @@ def _read_stamp(name: str) -> Callable[..., Any]:
     def read(unpacker: Unpacker, text: str, zone: str | None) -> Any:
         import pandas
 
+        if not isinstance(text, str) or len(text) > 100:
+            raise ValueError(f"no text of a {name}")
         found = getattr(pandas, name)(text)
         return found if zone is None else found.tz_convert(zone)
 
