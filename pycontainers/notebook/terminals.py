@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +33,21 @@ def static(terminal: Terminal) -> str:
     return f"<p>Terminal in {where} {html.muted('is there while its notebook runs: run the cell to open one')}</p>"
 
 
-def bundle(terminal: Terminal, live: bool, shell: Any) -> dict[str, Any]:
-    """All forms of it."""
-    forms: dict[str, Any] = {"text/plain": repr(terminal), "text/html": static(terminal)}
-    if not live:
-        return forms
-    from .widgets.base import widget_view
-
-    _placed(terminal, shell)
-    return {**forms, **widget_view(widget(terminal))}
+def forms(terminal: Terminal) -> dict[str, Any]:
+    """Those that are not live."""
+    return {"text/plain": repr(terminal), "text/html": static(terminal)}
 
 
-def widget(terminal: Terminal) -> Any:
+def kept(terminal: Terminal, make: Callable[[], Any]) -> Any:
     """The one widget of this terminal; each view of it shows the same screen."""
-    from .widgets.terminal import make
-
     with _lock:
         found = _widgets.get(id(terminal))
         if found is None:
-            found = _widgets[id(terminal)] = (terminal, make(terminal, title(terminal)))
+            found = _widgets[id(terminal)] = (terminal, make())
     return found[1]
 
 
-def _placed(terminal: Terminal, shell: Any) -> None:
+def placed(terminal: Terminal, shell: Any) -> None:
     """A cell that is run again has a new terminal: the one that it showed before would be seen by nobody, and goes."""
     kernel = getattr(shell, "kernel", None)
     parent = kernel.get_parent("shell") if kernel is not None else None

@@ -16,6 +16,8 @@ from pycontainers import terminals
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainersError, UsageError
 from pycontainers.notebook import terminals as shown
+from pycontainers.notebook.display import _terminal as bundle
+from pycontainers.notebook.widgets import terminal as drawn
 from pycontainers.protocol import ContainerConfig, ExecConfig
 from pycontainers.terminals import CHUNK, KEPT, MOST_INPUT, WINDOW, Terminal, in_container, of_container
 
@@ -196,7 +198,7 @@ def test_from_python(real: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> Non
     terminal = box.terminal("sh")
     assert repr(terminal) == "<Terminal in box: sh, running>"
     monkeypatch.setattr(shown, "form", lambda: "lines")  # without the library it is shown all the same
-    assert shown.widget(terminal).form == "lines" and shown.widget(terminal).library is None
+    assert drawn.widget(terminal).form == "lines" and drawn.widget(terminal).library is None
     shown.discard(terminal)
     assert terminal.wait(10) and set(box.namespaces("uts")["box"].kinds) >= {"uts"}
 
@@ -206,7 +208,7 @@ def test_from_python(real: NativeEngine, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def view(shell: Terminal) -> Iterator[Any]:
-    found = shown.widget(shell)
+    found = drawn.widget(shell)
     found.sent = []
     found.send = lambda content, buffers=None: found.sent.append((content, buffers))
     yield found
@@ -219,7 +221,7 @@ def asked(widget: Any, /, **message: Any) -> None:
 
 @pytest.mark.root
 def test_a_view_gets_the_screen_and_what_follows(view: Any, shell: Terminal) -> None:
-    assert shown.widget(shell) is view
+    assert drawn.widget(shell) is view
     shell.write(b"echo first-$((1+1))\n")
     until(lambda: "first-2" in shell.text)
     asked(view, kind="open", rows=30, columns=90)
@@ -278,11 +280,11 @@ def test_a_cell_that_is_run_again_ends_what_it_showed_before() -> None:
 
     began: list[str] = []
     first, second, third, other = (fake(began, name) for name in ("1", "2", "3", "4"))
-    shown.bundle(first, True, kernel("a", "x"))
-    shown.bundle(second, True, kernel("a", "x"))
-    shown.bundle(other, True, kernel("b", "y"))
+    bundle(first, True, kernel("a", "x"))
+    bundle(second, True, kernel("a", "x"))
+    bundle(other, True, kernel("b", "y"))
     assert not first._closing and not second._closing
-    forms = shown.bundle(third, True, kernel("a", "z"))
+    forms = bundle(third, True, kernel("a", "z"))
     assert first._closing and second._closing and not third._closing and not other._closing
     assert set(forms) == {"text/plain", "text/html", "application/vnd.jupyter.widget-view+json"} and "Terminal in" in forms["text/html"]
     shown.close_all()

@@ -8,7 +8,8 @@ from typing import Any
 from ...metrics.series import format_bytes
 from ...overview import Dashboard, forgotten, users
 from ...text import ago
-from .. import display, html
+from .. import html
+from ..listing import containers
 
 _MOST = 40
 """Rows of a table: a saved notebook stays small."""
@@ -20,7 +21,7 @@ def static(found: Dashboard) -> str:
     shown, left = found.containers[:_MOST], found.containers[_MOST:]
     marks = [(info, reason) for info in infos for reason in forgotten(info)]
     parts = [f"<div><b>Containers and images</b> {html.muted(found.summary())}</div>"]
-    parts.append(display.containers(type(found.containers)(shown)))
+    parts.append(containers(type(found.containers)(shown)))
     parts.append(_left(len(left)))
     parts += [f"<div>{html.colored(f'△ {info.name}: {reason}', html.WARN)}</div>" for info, reason in marks[:_MOST]]
     parts.append(_images(found, users([item.known for item in found.images], infos)))

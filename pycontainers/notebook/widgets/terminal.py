@@ -12,7 +12,7 @@ from typing import Any
 from ...protocol import Engine, ExecConfig
 from ...terminals import Terminal, in_container
 from .. import terminals as shown
-from .base import page_widget, source
+from .base import page_widget, source, widget_view
 
 _HERE = Path(__file__).parent
 _LONGEST = 1 << 20  # characters of one message of what is typed
@@ -139,9 +139,16 @@ def _widget_class(form: str) -> Any:
     return TerminalView
 
 
-def make(terminal: Terminal, title: str) -> Any:
-    """The widget of a terminal. Use :func:`pycontainers.notebook.terminals.widget`, which keeps one for each."""
-    return _widget_class(terminal.form if shown.form() == "full" else "lines")(terminal, title)
+def widget(terminal: Terminal) -> Any:
+    """The widget of a terminal, made with its first view."""
+    form = terminal.form if shown.form() == "full" else "lines"
+    return shown.kept(terminal, lambda: _widget_class(form)(terminal, shown.title(terminal)))
+
+
+def live_view(terminal: Terminal, shell: Any) -> dict[str, Any]:
+    """The widget part of a display bundle, below the cell that runs."""
+    shown.placed(terminal, shell)
+    return widget_view(widget(terminal))
 
 
 def terminal_view(engine: Engine, container: str, command: tuple[str, ...] = ()) -> Any:
@@ -149,4 +156,4 @@ def terminal_view(engine: Engine, container: str, command: tuple[str, ...] = ())
 
     Its ``close()`` ends the terminal too. :raises ContainersError: it does not start.
     """
-    return shown.widget(in_container(engine, container, ExecConfig(command), shown.form()))
+    return widget(in_container(engine, container, ExecConfig(command), shown.form()))
