@@ -258,21 +258,30 @@ def _attributes(event: dict[str, Any]) -> dict[str, Any]:
     return (event.get("Actor") or {}).get("Attributes") or {}
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
-    """``values`` as bars; each bar is the highest of its stretch, so that a short peak is not lost."""
-    if not values:
-        return ""
-    cells = thin(values, width)
-    top = max(cells) or 1.0
+def sparkline(series: Series, width: int = 24) -> str:
+    """A line as bars; each bar is the highest of its stretch, so that a short peak is not lost."""
+    cells = even(series, min(width, len(series.values)))
+    top = max(cells, default=0.0) or 1.0
     return "".join(_BARS[min(len(_BARS) - 1, int(value / top * (len(_BARS) - 1) + 0.5))] for value in cells)
 
 
-def thin(values: Sequence[float], most: int) -> list[float]:
-    """At most ``most`` values, each the highest of an equal stretch."""
-    if len(values) <= most:
-        return list(values)
-    edges = [round(index * len(values) / most) for index in range(most + 1)]
-    return [max(values[low:high]) for low, high in pairwise(edges)]
+def even(series: Series, count: int) -> list[float]:
+    """``count`` values, each the highest of an equal stretch of time: samples are dense at first and sparse later.
+
+    A stretch without a sample lies on the straight line between its neighbours. No values where there are none, one where no time passes.
+    """
+    if len(series.values) < 2 or series.times[-1] <= series.times[0]:
+        return [series.peak] if series.values else []
+    begin, step = series.times[0], (series.times[-1] - series.times[0]) / count
+    highest: dict[int, float] = {}
+    for time, value in zip(series.times, series.values, strict=True):
+        place = max(0, min(count - 1, int((time - begin) / step)))
+        highest[place] = max(value, highest.get(place, value))
+    found = [series.values[0]] * count
+    for low, high in pairwise(sorted({*highest, count - 1})):
+        for place in range(low, high + 1):
+            found[place] = highest[low] + (highest[high] - highest[low]) * (place - low) / (high - low)
+    return found if len(highest) > 1 else [series.peak] * count
 
 
 def thinned(series: Series, most: int) -> Series:

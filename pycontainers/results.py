@@ -83,17 +83,17 @@ class RunResult:
 
 
 class Rows(list[list[str]]):
-    """A table whose titles are not known before: what ``top`` shows."""
+    """A table whose titles are not known before: what ``top`` shows. ``empty``: what is said where there are no rows."""
 
-    def __init__(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def __init__(self, titles: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
         super().__init__(list(row) for row in rows)
-        self.headers = tuple(titles)
+        self.headers, self.empty = tuple(titles), empty
 
     def rows(self) -> list[tuple[str, ...]]:
         return [tuple(row) for row in self]
 
     def __repr__(self) -> str:
-        return table(self.headers, self.rows())
+        return table(self.headers, self.rows()) if self or not self.empty else self.empty
 
 
 class Events(list[dict[str, Any]]):

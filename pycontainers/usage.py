@@ -9,12 +9,12 @@ from typing import Any
 from . import panels as charts
 from .errors import NotFound
 from .metrics.series import format_bytes
-from .panels import Mark, Panel, Series, sparkline, thin
+from .panels import Mark, Panel, Series, even, sparkline
 from .protocol import ContainerInfo, Engine, Resources
 from .text import one_line, span, table
 from .wording import status_text
 
-__all__ = ["Course", "Figure", "Mark", "Panel", "Series", "Stats", "StatsTable", "sparkline", "thin"]
+__all__ = ["Course", "Figure", "Mark", "Panel", "Series", "Stats", "StatsTable", "even", "sparkline"]
 _MAIN = ("used", "processes")
 _NO_NETWORK = {"none": "the container has no network", "host": "not counted: the container shares this machine's network"}
 
@@ -133,7 +133,7 @@ class Course(Figure):
                 limit = panel.text(panel.limit) if panel.limit is not None and not series.aside else ""
                 name = panel.title if series.name in _MAIN else f"{panel.title} {series.name}"
                 values = [panel.text(value) for value in (series.last, series.average, series.peak)] if series.values else ["-", "-", "-"]
-                rows.append((name, *values, limit, sparkline(series.values)))
+                rows.append((name, *values, limit, sparkline(series)))
         lines = [self.title + (f", {len(self.samples)} samples over {span(self.duration)}" if self.samples else ", nothing recorded yet")]
         lines.append(table(("METRIC", "LAST", "MEAN", "PEAK", "LIMIT", "COURSE"), rows))
         lines += notes

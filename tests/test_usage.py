@@ -18,7 +18,7 @@ from fake_engine import FakeEngine, sample
 
 from pycontainers import exports
 from pycontainers.objects import Container
-from pycontainers.panels import Panel, Series, marks, panels, scale, thinned
+from pycontainers.panels import Panel, Series, even, marks, panels, scale, sparkline, thinned
 from pycontainers.protocol import ContainerConfig, ExitStatus, Resources
 from pycontainers.usage import Course, Stats, StatsTable
 
@@ -109,6 +109,19 @@ def test_no_peak_is_lost_and_units_are_readable() -> None:
     assert scale("bytes", 3 << 20) == (1 << 20, " MiB") and scale("rate", 10) == (1.0, " B/s") and scale("percent", 5000) == (1.0, " %")
     far = Panel("Memory", "bytes", (few,), 1 << 40)
     assert far.shown_limit is None and far.top == 900.0
+
+
+def test_courses_are_even_in_time() -> None:
+    """Ten samples of the first second take no more room than the one of any later second."""
+    dense = tuple(n / 10 for n in range(10))
+    series = Series("used", (*dense, *(float(n) for n in range(1, 11))), (*[8.0] * 10, *[1.0] * 10))
+    assert even(series, 10) == [8.0, *[1.0] * 9] and sparkline(series, 10) == "█▂▂▂▂▂▂▂▂▂"
+    assert even(Series("used", (0.0, 4.0), (0.0, 4.0)), 5) == pytest.approx([0.0, 1.0, 2.0, 3.0, 4.0]), "a gap is bridged"
+    peak = Series("used", tuple(n / 7 for n in range(700)), tuple(900.0 if n == 333 else 1.0 for n in range(700)))
+    assert max(even(peak, 24)) == 900.0 and even(peak, 24).count(900.0) == 1
+    assert even(Series("used", (), ()), 5) == [] == list(sparkline(Series("used", (), ())))
+    assert even(Series("used", (1.0,), (3.0,)), 5) == [3.0]
+    assert even(Series("used", (1.0, 1.0), (3.0, 5.0)), 5) == [5.0]
 
 
 def test_the_mean_is_over_time() -> None:

@@ -147,7 +147,8 @@ def _list() -> Rows:
     for spec in specs.found():
         options = ["=".join(word.split("=")[:2]) + "=…" if _has_value(word) else shlex.quote(word) for word in spec.options]
         rows.append([spec.name, spec.display_name, spec.image, " ".join(options), spec.folder])
-    return Rows(("NAME", "DISPLAY NAME", "IMAGE", "OPTIONS", "FOLDER"), rows)
+    empty = "no kernels in containers; make one: %container kernel install IMAGE --name NAME"
+    return Rows(("NAME", "DISPLAY NAME", "IMAGE", "OPTIONS", "FOLDER"), rows, empty)
 
 
 declare(

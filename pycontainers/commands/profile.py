@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from ..errors import ContainersError, UsageError
+from ..linux import process
 from ..objects import Container
 from ..profiles import Comparison, Profile
 from ..protocol import Engine
@@ -23,6 +26,8 @@ from .run_options import PULL_OPTIONS, RUN_OPTIONS
 from .stats import CSV, written
 
 _LABEL = "io.pycontainers.profile"
+_OWNER = "io.pycontainers.profile.owner"
+"""Who removes it when it has ended: the identity of a process, as JSON."""
 _FORMS = (
     Option(("--static",), "a picture and text that do not change"),
     Option(("--table",), "text alone"),
@@ -40,7 +45,13 @@ def profile(context: Context, args: SimpleNamespace, body: str | None) -> Profil
     if args.restart not in (None, "", "no"):
         raise UsageError("a run that is started again has no end to be measured, and --restart was given", "leave out --restart")
     wanted = config_of(SimpleNamespace(**{name: value for name, value in vars(args).items() if name not in _OWN}), body is not None)
-    config = replace(wanted, auto_remove=False, labels={**wanted.labels, _LABEL: token})
+    labels = {**wanted.labels, _LABEL: token}
+    if not args.keep:
+        labels[_OWNER] = json.dumps(process.identity(os.getpid()))
+    # Nobody is there to see what it used, nor to remove it, when this process has gone: it ends with it.
+    lifetime = "kernel" if args.lifetime is None else wanted.lifetime
+    config = replace(wanted, auto_remove=False, labels=labels, lifetime=lifetime)
+    _sweep(engine)
     output = Output(context.frontend.stream)
     given = streams(context, args, body, output)
     with _removed(engine, token, keep=args.keep):
@@ -68,6 +79,20 @@ def _removed(engine: Engine, token: str, keep: bool) -> Iterator[None]:
             for info in engine.containers(all=True):
                 if info.labels.get(_LABEL) == token:
                     engine.remove(info.id, force=True)
+
+
+def _sweep(engine: Engine) -> None:
+    """Remove what is left of runs whose process was killed before it could do that."""
+    for info in engine.containers(all=True):
+        if info.status not in ("exited", "created") or _OWNER not in info.labels:
+            continue
+        try:
+            gone = process.alive(json.loads(info.labels[_OWNER])) is False
+        except (ValueError, TypeError, AttributeError, KeyError):  # a label that somebody else has put there
+            continue
+        if gone:
+            with suppress(ContainersError):  # another process may do the same
+                engine.remove(info.id)
 
 
 def compare(context: Context, args: SimpleNamespace, body: str | None) -> Comparison | Text:

@@ -19,6 +19,10 @@ def plain_table(found: Any) -> str:
     return html.table(found.headers, [[html.text(cell) for cell in row] for row in found.rows()])
 
 
+def rows(found: results.Rows) -> str:
+    return plain_table(found) if found or not found.empty else f"<p>{html.muted(found.empty)}</p>"
+
+
 def image(item: objects.Image) -> str:
     return plain_table(objects.ImageList([item]))
 
@@ -48,7 +52,7 @@ def logs(found: results.Logs) -> str:
 def stats_table(found: StatsTable) -> str:
     rows = []
     for stats, cells in zip(found, found.rows(), strict=True):
-        course = sparkline(stats.panels()[0].series[0].values)
+        course = sparkline(stats.panels()[0].series[0])
         rows.append([f"<b>{html.text(cells[0])}</b>", *[html.text(cell) for cell in cells[1:]], html.mono(course)])
     return html.table([*found.headers, "CPU COURSE"], rows) if rows else f"<p>{html.muted('no running containers')}</p>"
 
@@ -81,7 +85,7 @@ _HTML: dict[type, Callable[[Any], str]] = {
     objects.ImageList: plain_table,
     objects.Image: image,
     results.ImageSteps: plain_table,
-    results.Rows: plain_table,
+    results.Rows: rows,
     results.Changes: plain_table,
     results.Events: plain_table,
     results.Checks: checks,

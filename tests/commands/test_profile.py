@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ from fake_engine import FakeEngine, sample
 
 from pycontainers.commands.declare import find, parse
 from pycontainers.commands.frontend import Context
+from pycontainers.commands.profile import _OWNER
 from pycontainers.errors import ContainerFailed, NotFound, UsageError
 from pycontainers.profiles import Comparison, Profile
-from pycontainers.protocol import ExitStatus
+from pycontainers.protocol import ContainerConfig, ExitStatus
 
 
 @pytest.fixture
@@ -47,6 +49,27 @@ def test_stdin_and_what_stays(command: Any, recorded: FakeEngine) -> None:
     assert found.result.output == "body" and "first" in [info.name for info in recorded.boxes.values()]
     with pytest.raises(UsageError, match="--restart"):
         command("profile --restart always host job")
+
+
+def test_it_ends_with_its_process_and_what_a_killed_one_left_is_removed(
+    command: Any, recorded: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    run = recorded.run
+    monkeypatch.setattr(recorded, "run", lambda config, *more, **given: asked.append(config) or run(config, *more, **given))
+    command("profile host job")
+    assert asked[0].lifetime == "kernel"
+    own = json.loads(asked[0].labels[_OWNER])
+    left = {"gone": {**own, "start": 1}, "mine": own, "other-machine": {**own, "start": 1, "boot": "another"}, "strange": [1]}
+    for name, owner in left.items():
+        recorded.create(ContainerConfig("host", ("job",), name=name, labels={_OWNER: json.dumps(owner)}))
+    recorded.create(ContainerConfig("host", ("job",), name="busy", labels={_OWNER: json.dumps(left["gone"])}))
+    recorded.start("busy")
+    command("profile --keep --name kept host job")
+    assert {info.name for info in recorded.boxes.values()} == {"mine", "other-machine", "strange", "busy", "kept"}
+    assert _OWNER not in asked[1].labels
+    command("profile --lifetime detached host job")
+    assert asked[2].lifetime == "detached" and "kept" in [info.name for info in recorded.boxes.values()]
 
 
 def test_a_run_that_fails_is_shown_before_the_error(command: Any, recorded: FakeEngine) -> None:

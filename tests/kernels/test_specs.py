@@ -15,6 +15,7 @@ from pycontainers.commands.frontend import Context
 from pycontainers.commands.kernel import CONTAINER_OPTIONS, ENV, words_of
 from pycontainers.errors import ImageError, NotFound, StateError, UsageError
 from pycontainers.kernels import program, specs
+from pycontainers.notebook import display, html
 from pycontainers.protocol import ContainerConfig, ExitStatus
 
 SAID = b'["pycontainers", "3.12.1", "7.1.0", true]\n'
@@ -147,3 +148,8 @@ def test_names_of_images_become_names_of_kernels() -> None:
         "data", "data-1.2", "data", "container",
     ]  # fmt: skip
     assert specs.check_name("Data") == "data"
+
+
+def test_a_list_of_none_says_how_one_is_made() -> None:
+    text = "no kernels in containers; make one: %container kernel install IMAGE --name NAME"
+    assert repr(kernel("list")) == text and display.rows(kernel("list")) == f"<p>{html.muted(text)}</p>"

@@ -13,7 +13,7 @@ from ...errors import StateError
 from ...metrics.series import format_bytes
 from ...protocol import Engine, Watch
 from ...text import ago, clean
-from ...usage import Stats, thin
+from ...usage import Stats, even
 from .rows import cut
 
 _LINE = 4000  # characters of one line of a log
@@ -117,7 +117,7 @@ class StatsPane(Pane):
                     {
                         "name": series.name,
                         "aside": series.aside,
-                        "values": [round(value, 3) for value in thin(series.values, _POINTS)],
+                        "values": [round(value, 3) for value in even(series, _POINTS)],
                         "texts": [panel.text(value) for value in (series.last, series.average, series.peak)] if series.values else [],
                     }
                     for series in panel.series
