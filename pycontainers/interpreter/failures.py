@@ -16,6 +16,7 @@ from .sources import CELL_FILE
 CELL = "<cell>"
 _RED, _GREEN, _CYAN, _PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[36m", "\x1b[39m"
 _WIDTH, _AROUND, _MOST_FRAMES = 75, 2, 60
+_LINES, _COLUMNS = 10_000_000, 500
 _HOW = {
     "cause": "The above exception was the direct cause of the following exception:",
     "context": "During handling of the above exception, another exception occurred:",
@@ -36,7 +37,7 @@ def raised(told: Any, source: str = "", line: int = 1, files: Iterable[str] = ()
             lines += _one(part, source, line, frozenset(files))
             if place:
                 lines += ["", _HOW.get(chain[place]["how"], _HOW["context"]), ""]
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except Exception:  # whatever words that nobody should have written lead to
         return ContainersError(
             "the container tells of an error that makes no sense", "code inside has written to the notebook's connection"
         )
@@ -46,18 +47,24 @@ def raised(told: Any, source: str = "", line: int = 1, files: Iterable[str] = ()
 
 
 def _checked(part: dict[str, Any]) -> dict[str, Any]:
-    """Words as words, numbers as numbers, not too many of them. :raises TypeError, ValueError, KeyError:"""
+    """Words as words, numbers as numbers, not too many of them and none too large. :raises Exception: of any kind, it is none"""
     return {
         "type": one_line(str(part["type"])[:200]),
         "bases": [str(name)[:100] for name in part["bases"][:20]],
         "message": clean(str(part["message"])[:20_000]),
         "notes": [clean(str(note)[:20_000]) for note in part["notes"][:20]],
         "frames": [
-            (one_line(str(file)[:500]), int(number), one_line(str(name)[:200]), clean(str(text)[:500]), int(column))
-            for file, number, name, text, column in part["frames"][:_MOST_FRAMES]
+            (one_line(str(file)[:500]), _number(at, _LINES), one_line(str(name)[:200]), clean(str(text)[:500]), _number(column, _COLUMNS))
+            for file, at, name, text, column in part["frames"][:_MOST_FRAMES]
         ],
         "how": str(part["how"])[:20],
     }
+
+
+def _number(value: Any, most: int) -> int:
+    if type(value) is not int:
+        raise TypeError("no number")
+    return min(max(value, 0), most)
 
 
 def _one(part: dict[str, Any], source: str, line: int, files: frozenset[str]) -> list[str]:

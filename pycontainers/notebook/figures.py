@@ -10,6 +10,8 @@ import json
 import re
 from typing import Any
 
+from .untrusted import judging, loaded
+
 PLOTLY = "application/vnd.plotly.v1+json"
 MOST_BYTES = 16 << 20
 _TRACES = frozenset(
@@ -19,22 +21,22 @@ _TRACES = frozenset(
 )
 _DROPPED = frozenset("mapbox map geo updatemenus sliders frames config geojson".split())
 _PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
-_TAG = re.compile(r"</?([A-Za-z][A-Za-z0-9]*)\b[^>]*>?")
-_TAGS = frozenset("b strong i em br sub sup s u".split())
+_TAG = re.compile(r"<(/?)([A-Za-z]+)(\s[^<>]*)?>|<")
+_TAGS = {name: name for name in "b strong i em br sub sup s u span extra".split()} | {"a": "span"}
 #: What MathJax makes links, scripts' handles or requests of, where a page has it.
-_TEX = re.compile(r"\\(?:href|url|unicode|class|cssId|style|data|require|mmlToken|includegraphics|html\w*)\b", re.IGNORECASE)
+_TEX = re.compile(r"\\(?:href|url|unicode|class|cssId|style|data|require|mmlToken|includegraphics|html[a-z]*)(?![a-z])", re.I)
 
 
 def checked(text: bytes) -> dict[str, Any]:
     """A bundle's value for :data:`PLOTLY`. :raises ValueError: it is no figure that may be shown; the text says why."""
     if len(text) > MOST_BYTES:
         raise ValueError(f"{len(text) >> 20} MB are too many")
-    try:
-        told = json.loads(text)
-        figure = {"data": [_trace(trace) for trace in told["data"]], "layout": _clean(told.get("layout") or {})}
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(str(error) or type(error).__name__) from None
-    return _validated(figure)
+    with judging("figure"):
+        told = loaded(text)
+        layout = told.get("layout") or {}
+        if not isinstance(layout, dict) or not all(isinstance(trace, dict) for trace in told["data"]):
+            raise ValueError("its layout or a trace is something else")
+        return _validated({"data": [_trace(trace) for trace in told["data"]], "layout": _clean(layout)})
 
 
 def _trace(trace: dict[str, Any]) -> Any:
@@ -64,8 +66,17 @@ def _clean(value: Any, name: str = "") -> Any:
 
 
 def _text(value: str) -> str:
-    value = _TAG.sub(lambda match: f"<{'/' if match[0][1] == '/' else ''}{match[1]}>" if match[1].lower() in _TAGS else "", value)
-    return _TEX.sub("", value)
+    """No ``<`` is left but those of tags without attributes, so that nothing begins a link: not here, nor where plotly.js puts several
+    texts together (a template with customdata, a prefix with the text of a tick). It reads tags first and ``&lt;`` after that
+    (svg_text_utils.js, convertToTspans and convertEntities), and so shows it as it was written. No tag is cut out: what stood around it
+    could be one then.
+    """
+    return _TAG.sub(_tag, _TEX.sub("", value))
+
+
+def _tag(match: re.Match[str]) -> str:
+    name = _TAGS.get((match[2] or "").lower())
+    return f"&lt;{match[0][1:]}" if name is None else f"<{match[1]}{name}>"
 
 
 def _is_picture(value: Any) -> bool:
@@ -73,8 +84,10 @@ def _is_picture(value: Any) -> bool:
 
 
 def _validated(figure: dict[str, Any]) -> dict[str, Any]:
-    from plotly.graph_objects import Figure
-
+    try:
+        from plotly.graph_objects import Figure
+    except ImportError:
+        raise ValueError("the notebook's own Python has no plotly, which checks figures; pip install plotly there") from None
     template = figure["layout"].get("template")
     if isinstance(template, dict) and isinstance(template.get("data"), dict):
         template["data"] = {kind: traces for kind, traces in template["data"].items() if kind in _TRACES}
@@ -83,4 +96,4 @@ def _validated(figure: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # validators of several hundred attributes, each with its own way to refuse
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"plotly refuses it: {reason}") from None
-    return {**found, "config": {"plotlyServerURL": "", "showLink": False, "showSendToCloud": False}}
+    return {**found, "config": {"typesetMath": False, "plotlyServerURL": "", "showLink": False, "showSendToCloud": False}}

@@ -7,7 +7,6 @@ asked for them (the runner does not send them otherwise), in a frame without ori
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from ..interpreter.inside.showing import PLOTLY, TABLE
 from ..text import EscapeFilter, one_line
 from . import figures, html, pictures
+from .untrusted import judging, loaded
 
 _MARKUP = ("text/html", "image/svg+xml")
 _MOST_TEXT, _MOST_MARKUP, _MOST_CELLS = 1 << 20, 4 << 20, 10_000
@@ -52,7 +52,7 @@ def bundle(forms: Mapping[str, bytes], complain: Callable[[str], None], markup: 
                 data.setdefault("text/html", table(value))
             elif kind in _MARKUP and markup:
                 data["text/html"] = frame(value.decode("utf-8", "replace"))
-        except ValueError as error:
+        except Exception as error:  # a ValueError, unless a check is wrong: the cell goes on in any case
             complain(f"what the container shows as {one_line(kind)[:80]} is left out: {one_line(str(error))[:300]}\n")
     return data, metadata
 
@@ -64,16 +64,18 @@ def plain(value: bytes) -> str:
 
 def table(value: bytes) -> str:
     """A DataFrame's ends, drawn here from words. :raises ValueError: that is none."""
-    try:
-        told = json.loads(value)
+    with judging("table"):
+        told = loaded(value)
         heads, rows, (count, width) = told["columns"], told["rows"], told["size"]
+        if not (isinstance(heads, list) and heads and all(isinstance(row, list) for row in rows)):
+            raise ValueError("it has no columns, or no rows")
         if len(heads) * (len(rows) + 1) > _MOST_CELLS or any(len(row) != len(heads) for row in rows):
             raise ValueError("it has too many cells, or rows of different lengths")
-        size = f"{int(count)} rows × {int(width)} columns"
+        if not all(type(number) is int and 0 <= number < 1 << 63 for number in (count, width)):
+            raise ValueError("its size is no size")
+        size = f"{count} rows × {width} columns"
         cells = [[html.muted(str(row[0])[:300]), *[html.text(str(cell)[:300]) for cell in row[1:]]] for row in rows]
         return html.table([str(head)[:300] for head in heads], cells) + html.muted(size)
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"no table: {error}") from None
 
 
 def frame(content: str) -> str:

@@ -6,12 +6,14 @@ import base64
 import io
 import json
 import struct
+import sys
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+from pycontainers.interpreter.inside.showing import TABLE
 from pycontainers.notebook import figures, outputs, pictures
 
 
@@ -75,7 +77,9 @@ def test_an_honest_figure_stays_as_it_is() -> None:
     figure = go.Figure(go.Scatter(x=[1, 2], y=[3, 4], name="<b>bold</b>"), layout={"title": "a < b", "template": "plotly_dark"})
     told = json.loads(figure.to_json())
     found = figures.checked(figure.to_json().encode())
-    assert found["data"] == told["data"] and found["layout"]["title"] == told["layout"]["title"]
+    assert found["data"] == told["data"] and found["layout"]["title"] == {"text": "a &lt; b"}  # which is shown as a < b
+    figure = go.Figure(go.Bar(y=[1], hovertemplate="<B>%{y}</B><br><i>it</i><extra></extra>"))
+    assert figures.checked(figure.to_json().encode())["data"][0]["hovertemplate"] == "<b>%{y}</b><br><i>it</i><extra></extra>"
     flow = go.Figure(go.Sankey(node={"label": ["a", "b"]}, link={"source": [0], "target": [1], "value": [2]}))
     assert figures.checked(flow.to_json().encode())["data"][0]["link"]["source"] == [0]
 
@@ -97,9 +101,63 @@ def test_what_reaches_beyond_a_figure_goes() -> None:
         }
     )
     assert "http://x" not in json.dumps(found) and "javascript" not in json.dumps(found["data"]).replace("{javascript:x}", "")
-    assert found["data"][0]["x"] == ["a", "${javascript:x}{y}$"]
+    assert found["data"][0]["x"] == ["<span>a</span>&lt;img src=y>", "${javascript:x}{y}$"] and found["config"]["typesetMath"] is False
     assert [image["source"] for image in found["layout"]["images"]] == [picture]
     assert not {"updatemenus", "sliders", "map"} & set(found["layout"]) and "frames" not in found
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ('<<x>a href="https://evil/">in</a>', '&lt;<x>a href="https://evil/">in</span>'.replace("<x", "&lt;x")),
+        ("<%{customdata}>x</%{customdata}>", "&lt;%{customdata}>x&lt;/%{customdata}>"),
+        ("<", "&lt;"),
+        ("<b<extra></extra>", "&lt;b<extra></extra>"),
+        ("<b onclick=x><a\nhref='y'>z</a >", "<b><span>z</span>"),
+        ("<a", "&lt;a"),
+        ("<span style='x'>1</span> <br/>", "<span>1</span> &lt;br/>"),
+        ("\\href1{y}{z} \\hrefs", "1{y}{z} \\hrefs"),
+    ],
+)
+def test_nothing_in_a_text_begins_a_link_alone_or_beside_another(written: str, shown: str) -> None:
+    trace = {"type": "scatter", "x": [written], "y": [1], "texttemplate": written, "customdata": [[written]], "hovertext": [written]}
+    layout = {"xaxis": {"tickprefix": written, "ticktext": [written]}, "template": {"data": {"bar": [{"texttemplate": written}]}}}
+    found = checked({"data": [trace], "layout": layout})
+    one, axis = found["data"][0], found["layout"]["xaxis"]
+    assert [one["x"][0], one["texttemplate"], one["customdata"][0][0], one["hovertext"][0]] == [shown] * 4
+    assert [axis["tickprefix"], *axis["ticktext"], found["layout"]["template"]["data"]["bar"][0]["texttemplate"]] == [shown] * 3
+
+
+def test_a_notebook_without_plotly_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    said: list[str] = []
+    assert outputs.bundle({figures.PLOTLY: b'{"data": []}', "text/plain": b"it"}, said.append)[0] == {"text/plain": "it"}
+    assert "no plotly" in said[0] and "pip install plotly" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (figures.PLOTLY, b'{"data": [], "layout": "x"}'),
+        (figures.PLOTLY, b'{"data": [], "layout": [1]}'),
+        (figures.PLOTLY, b'{"data": [{"type": []}]}'),
+        (figures.PLOTLY, b'{"data": [{"y": [NaN]}]}'),
+        (figures.PLOTLY, b"\xff"),
+        (TABLE, b'{"columns": ["a"], "rows": [["1"]], "size": [Infinity, 1]}'),
+        (TABLE, b'{"columns": ["a"], "rows": [["1"]], "size": [1e999, 1]}'),
+        (TABLE, b'{"columns": ["a"], "rows": [["1"]], "size": [true, 1]}'),
+        (TABLE, b'{"columns": [], "rows": [[]], "size": [1, 1]}'),
+        (TABLE, b'{"columns": {"a": 1}, "rows": [{}], "size": [1, 1]}'),
+        (TABLE, b'{"columns": ["a"], "rows": [{"a": 1}], "size": [1, 1]}'),
+        (TABLE, b'{"columns": ["a"], "rows": ' + b"[" * 100_000),
+    ],
+)
+def test_whatever_a_check_meets_is_said_in_a_line(kind: str, data: bytes) -> None:
+    said: list[str] = []
+    assert outputs.bundle({kind: data}, said.append) == ({}, {})
+    assert len(said) == 1 and "left out" in said[0] and len(said[0]) < 500
+    with pytest.raises(ValueError):
+        figures.checked(data) if kind == figures.PLOTLY else outputs.table(data)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +170,7 @@ def test_what_reaches_beyond_a_figure_goes() -> None:
         ({"data": [{"type": "bar", "width": "<script>"}]}, "refuses"),
         ({"data": [], "layout": {"evil": 1}}, "refuses"),
         ({"data": 5}, "not iterable"),
-        ({"data": [5]}, "attribute"),
+        ({"data": [5]}, "something else"),
         ([], "list"),
         ({}, "data"),
     ],
