@@ -59,7 +59,7 @@ class Contained(Generic[P, R]):
         config, settings = _asked(self._options)
 
         def call() -> R:
-            found: R = calls.call(native_engine(), config, self.__contained__, (args, kwargs), settings(), _hooks())
+            found: R = calls.call(native_engine(), config, self.__contained__, (args, kwargs), settings(), _hooks)
             return found
 
         return with_image(native_engine(), config.image, None, None, finish, call)
@@ -128,7 +128,7 @@ def map(
 
         def run() -> list[R]:
             return calls.map_calls(
-                native_engine(), config, function, found, settings(), _hooks(), workers=count, keep_errors=errors == "keep", progress=told
+                native_engine(), config, function, found, settings(), _hooks, workers=count, keep_errors=errors == "keep", progress=told
             )
 
         return with_image(native_engine(), config.image, None, None, finish, run) if found else []
@@ -156,11 +156,14 @@ def _asked(options: InContainer) -> tuple[ContainerConfig, Callable[[], cell.Set
 
 
 def _hooks() -> Hooks:
-    """Output goes where this process prints; what is shown, into the notebook where there is one."""
+    """For one container: output goes where this process prints; what is shown, into the notebook where there is one."""
     filters = {"stdout": EscapeFilter(), "stderr": EscapeFilter()}
 
+    def write(stream: str, text: str) -> None:
+        (sys.stderr if stream == "stderr" else sys.stdout).write(text)
+
     def output(stream: str, data: bytes) -> None:
-        (sys.stderr if stream == "stderr" else sys.stdout).write(filters[stream].feed(data))
+        write(stream, filters[stream].feed(data))
 
     def shown(forms: Mapping[str, bytes]) -> None:
         notebook = _notebook()
@@ -169,7 +172,11 @@ def _hooks() -> Hooks:
         else:
             output("stdout", forms.get("text/plain", b"") + b"\n")
 
-    return Hooks(output, shown)
+    def ended() -> None:
+        for stream, held in filters.items():
+            write(stream, held.feed(b"", final=True))
+
+    return Hooks(output, shown, ended=ended)
 
 
 def _notebook() -> Any:

@@ -14,6 +14,8 @@ from .cell import Settings, first_message, values
 from .packing import Parcel
 from .worker import Hooks, Worker, attend
 
+_PAUSE = 1.0
+"""Seconds until another container is tried after one that could not start, while others go on."""
 _GRACE = 2.0
 """Seconds in which a Python that has nothing more to do may end by itself."""
 
@@ -28,9 +30,9 @@ def call(
     function: Callable[..., Any],
     arguments: Arguments,
     settings: Settings,
-    hooks: Hooks,
+    hooks: Callable[[], Hooks],
 ) -> Any:
-    """What ``function`` returns, in a container of its own.
+    """What ``function`` returns, in a container of its own. ``hooks`` makes those of a container.
 
     :raises ContainedError: what it raised. :raises ContainerFailed: it was ended. An interrupt ends the container and goes on.
     """
@@ -45,7 +47,7 @@ def map_calls(
     function: Callable[..., Any],
     items: Sequence[Any],
     settings: Settings,
-    hooks: Hooks,
+    hooks: Callable[[], Hooks],
     *,
     workers: int,
     keep_errors: bool,
@@ -53,6 +55,7 @@ def map_calls(
 ) -> list[Any]:
     """``function`` of each item, in the order of the items. A container that ends costs its item an error, and is replaced.
 
+    :param hooks: makes those of a container: what one writes must not reach into what another does.
     :param keep_errors: errors stand in the list; else the first one ends everything and is raised.
     """
     calls: list[Arguments] = [((item,), {}) for item in items]
@@ -71,7 +74,7 @@ class _Pool:
         config: ContainerConfig,
         function: Callable[..., Any],
         settings: Settings,
-        hooks: Hooks,
+        hooks: Callable[[], Hooks],
         calls: Sequence[Arguments],
         workers: int,
     ) -> None:
@@ -84,6 +87,9 @@ class _Pool:
         self._at: dict[Worker, tuple[int, float]] = {}  # which call it has, and since when
         self._new: set[Worker] = set()  # who has not been told the function yet
         self._left = deque(range(len(calls)))
+        self._early: list[int] = []  # calls that have an outcome already, without a container
+        self._began = False  # a container has started
+        self._again = 0.0  # no other container is tried before this time: one has not started
         self._files: set[str] = set()
         self.results: list[Any] = [None] * len(calls)
         Parcel(settings.arrow, settings.pickled).tree(self._function, self._name)  # what cannot go is said before anything starts
@@ -101,7 +107,7 @@ class _Pool:
         while self._left or self._at:
             self._give()
             deadlines = [worker.deadline(self._settings.timeout, since) for worker, (_, since) in self._at.items()]
-            attend(self._workers, min(filter(None, deadlines), default=None))
+            attend(self._workers, time.monotonic() if self._early else min(filter(None, deadlines), default=None))
             for index in self._finished():
                 done += 1
                 error = self.results[index]
@@ -125,8 +131,18 @@ class _Pool:
 
     def _give(self) -> None:
         """Every container that has nothing to do gets a call; as long as there are calls, there are as many as were asked for."""
-        while self._left and len(self._workers) < min(self._count, len(self._left) + len(self._at)):
-            worker = Worker(self._engine, self._config, self._settings.python, self._settings.limit, self._hooks)
+        while self._left and len(self._workers) < min(self._count, len(self._left) + len(self._at)) and time.monotonic() >= self._again:
+            try:
+                worker = Worker(self._engine, self._config, self._settings.python, self._settings.limit, self._hooks())
+            except ContainersError as error:
+                if not self._began:
+                    raise  # nothing can run
+                if self._workers:
+                    self._again = time.monotonic() + _PAUSE
+                else:
+                    self._fail(self._left.popleft(), error)
+                break
+            self._began = True
             self._workers.append(worker)
             self._new.add(worker)
             worker.send(first_message(worker, self._settings, "calls"), [])
@@ -137,30 +153,30 @@ class _Pool:
     def _send(self, worker: Worker, index: int) -> None:
         arguments, keywords = self._calls[index]
         parcel = Parcel(self._settings.arrow, self._settings.pickled)
-        worker.messages.clear()  # what nobody has asked for
-        self._at[worker] = (index, time.monotonic())
         try:
             what = f"argument of call {index}" if self._many else "an argument"
             fields: dict[str, Any] = {"arguments": ["tuple", [parcel.tree(tuple(arguments), what), parcel.tree(dict(keywords), what)]]}
             if worker in self._new:
                 fields["function"] = parcel.tree(self._function, self._name)
         except UsageError as error:
-            worker.messages.append(({"op": "refused", "error": error}, []))
+            self._fail(index, error)
             return
+        self._at[worker] = (index, time.monotonic())
         self._new.discard(worker)
         self._files |= parcel.files
-        worker.send({**fields, **parcel.fields}, parcel.buffers)
+        worker.ask({**fields, **parcel.fields}, parcel.buffers, index)
 
     def _finished(self) -> list[int]:
         """The calls that have an outcome now. Containers that are of no more use are put away."""
-        found = []
+        found, self._early = self._early, []
         now = time.monotonic()
         for worker, (index, since) in list(self._at.items()):
             until = worker.deadline(self._settings.timeout, since)
             item = index if self._many else None
             what = f"call {index} of {self._name}" if self._many else self._name
-            if worker.messages:
-                self.results[index] = self._outcome(*worker.messages.popleft(), item)
+            if worker.answer is not None:
+                self.results[index] = self._outcome(*worker.answer, item)
+                worker.answer = None
             elif worker.broken:
                 self.results[index] = _Failed(worker.broken)
             elif worker.over:
@@ -174,17 +190,20 @@ class _Pool:
                 continue
             found.append(index)
             del self._at[worker]
-            if worker.over or worker.broken:
-                worker.close()
-                self._workers.remove(worker)
-                self._new.discard(worker)
+        for worker in [worker for worker in self._workers if worker.over or worker.broken]:
+            worker.close()
+            self._workers.remove(worker)
+            self._new.discard(worker)
         return found
+
+    def _fail(self, index: int, error: ContainersError) -> None:
+        """A call that comes to no container."""
+        self.results[index] = _Failed(error)
+        self._early.append(index)
 
     def _outcome(self, fields: dict[str, Any], buffers: list[memoryview], item: int | None) -> Any:
         op = fields.get("op")
         try:
-            if op == "refused" and isinstance(fields["error"], UsageError):  # by this side: JSON says no such thing
-                return _Failed(fields["error"])
             if op == "raised":
                 return _Failed(failures.raised(fields.get("error"), files=self._files, item=item))
             if op == "unfit":
@@ -192,7 +211,7 @@ class _Pool:
             return values(fields, buffers, self._settings.pickled)[""]
         except ContainersError as error:
             return _Failed(error)
-        except KeyError:
+        except Exception:  # whatever an answer that nobody should have given leads to: it costs its item, and no other
             return _Failed(ContainersError(f"{self._name} gave back nothing that can be read", "code inside has written to the connection"))
 
 

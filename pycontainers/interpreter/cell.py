@@ -62,7 +62,7 @@ def run(engine: Engine, config: ContainerConfig, cell: Cell, settings: Settings,
     inputs = [[name, parcel.tree(value, name)] for name, value in cell.inputs.items()]
     with _started(engine, config, settings, hooks) as worker:
         task = {"source": cell.source, "line": cell.line, "inputs": inputs, "outputs": list(cell.outputs), **parcel.fields}
-        worker.send({**first_message(worker, settings, "cell"), **task}, parcel.buffers)
+        worker.ask({**first_message(worker, settings, "cell"), **task}, parcel.buffers)
         while not worker.over and not worker.broken:
             until = worker.deadline(settings.timeout)
             if until is not None and time.monotonic() >= until:
@@ -85,8 +85,8 @@ def _started(engine: Engine, config: ContainerConfig, settings: Settings, hooks:
 
 def _outcome(worker: Worker, cell: Cell, settings: Settings, files: set[str]) -> dict[str, Any]:
     failure = failures.ended("the cell", worker.exit, worker.memory)
-    if worker.messages:
-        fields, buffers = worker.messages[0]
+    if worker.answer is not None:
+        fields, buffers = worker.answer
         op = fields.get("op")
         if op == "raised":
             raise failures.raised(fields.get("error"), cell.source, cell.line, files)

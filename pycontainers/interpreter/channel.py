@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ..errors import ContainersError
@@ -13,9 +13,15 @@ from .inside import wire
 
 _FIELDS = 32 << 20
 """Bytes of a message's JSON object, where many small values stand: read, they take thirty times as much memory."""
+_BUFFERS = 1 << 20
+"""Buffers of a message: each takes some of this side's memory, even where it has no bytes."""
 _CHUNK = 1 << 20
+_TURNS = 500
+"""Times that :meth:`Channel.read` asks for more: whoever sends without end does not keep the notebook from looking at anything else."""
 
 Message = tuple[dict[str, Any], list[memoryview]]
+Judge = Callable[[dict[str, Any], int], None]
+"""Called with a message's object before its buffers are taken, and how many bytes these have. :raises ValueError: it is not wanted."""
 
 
 class Channel:
@@ -24,11 +30,12 @@ class Channel:
     :param limit: bytes that may come in one message; ``what`` sends them, for errors.
     """
 
-    def __init__(self, conn: socket.socket, limit: int, what: str) -> None:
+    def __init__(self, conn: socket.socket, limit: int, what: str, judge: Judge = lambda fields, size: None) -> None:
         conn.setblocking(False)
         self._conn = conn
         self._limit = limit
         self._what = what
+        self._judge = judge
         self._out: deque[memoryview] = deque()
         self._in = bytearray()
         self._wanted = wire.HEAD.size
@@ -63,8 +70,10 @@ class Channel:
                 self._out[0] = piece[count:]
 
     def read(self) -> Iterator[Message]:
-        """The messages that are there whole. :raises ContainersError: what comes is none."""
-        while not self.closed:
+        """The messages that are there whole, or some of them. :raises ContainersError: what comes is none."""
+        for _ in range(_TURNS):
+            if self.closed:
+                return
             try:
                 data = self._conn.recv(min(_CHUNK, self._wanted - len(self._in)))
             except BlockingIOError:
@@ -106,6 +115,13 @@ class Channel:
                 raise self._refused(str(error)) from None
             if not isinstance(self._fields, dict):
                 raise self._refused("no object")
+            sizes = self._fields.get("sizes")
+            if isinstance(sizes, list) and len(sizes) > _BUFFERS:
+                raise self._refused(f"{len(sizes)} buffers")
+            try:
+                self._judge(self._fields, self._head[1])
+            except ValueError as error:
+                raise self._refused(str(error)) from None
             self._wanted = self._head[1]
             if self._wanted:
                 return None

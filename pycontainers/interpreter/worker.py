@@ -14,9 +14,12 @@ from typing import Any
 from ..errors import CommandNotFound, ContainersError, NotFound, StateError
 from ..protocol import ContainerConfig, Engine, ExitStatus, Mount, OnOutput, Session, exit_of
 from .channel import Channel, Message
+from .inside import wire
 from .places import BOOT, MEETING, Meeting
 
 _MOST_SHOWN, _SHOWN_BYTES = 200, 64 << 20
+_MOST_KINDS, _KIND = 40, 200
+"""Forms of one thing that is shown, and characters of each one's media type."""
 _START = 30.0
 """Seconds that an interpreter may take to start before they count as its task's."""
 _PATIENCE = 30.0
@@ -28,11 +31,16 @@ Show = Callable[[Mapping[str, bytes]], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where output goes. ``shown`` gets forms by media type as they came, unchecked; ``cleared``: what was shown is to go away."""
+    """Where the output of one container goes. ``shown`` gets forms by media type as they came, unchecked.
+
+    cleared: what was shown is to go away.
+    """
 
     output: OnOutput
     shown: Callable[[dict[str, bytes]], None]
     cleared: Callable[[bool], None] = lambda wait: None
+    ended: Callable[[], None] = lambda: None
+    """Nothing more comes: what was held back may be written."""
 
 
 class Worker:
@@ -45,7 +53,9 @@ class Worker:
     def __init__(self, engine: Engine, config: ContainerConfig, python: str, limit: int, hooks: Hooks) -> None:
         self._engine, self._hooks, self._limit = engine, hooks, limit
         self.mark = secrets.token_hex(8)
-        self.messages: deque[Message] = deque()
+        self.answer: Message | None = None
+        self._asked = False  # an answer is still to come
+        self._call: int | None = None
         self._waiting: deque[Message] = deque()  # what is shown when its mark comes
         self._shown = self._shown_bytes = 0
         self._stdout = Marked(self.mark)
@@ -80,6 +90,11 @@ class Worker:
         """How it ended; for when it is over."""
         return exit_of(self._session)
 
+    def ask(self, fields: dict[str, Any], buffers: list[Any], call: int | None = None) -> None:
+        """A task, to which one message answers, with its number: then ``answer`` is no longer None."""
+        self.answer, self._asked, self._call = None, True, call
+        self.send({**fields, "call": call}, buffers)
+
     def send(self, fields: dict[str, Any], buffers: list[Any]) -> None:
         """As soon as it listens."""
         if self._channel is None:
@@ -106,14 +121,14 @@ class Worker:
         return found
 
     def ready(self, fd: int) -> None:
-        """Something can be done with one of :meth:`sources`. What came is in ``messages``, or went to the hooks.
+        """Something can be done with one of :meth:`sources`. What came is in ``answer``, or went to the hooks.
 
         :raises ContainersError: what came is no message of ours.
         """
         if self._channel is None and fd == self._meeting.listener.fileno():
             conn, _ = self._meeting.listener.accept()
             self._connected = time.monotonic()
-            self._channel = Channel(conn, self._limit, f"container {self.name}")
+            self._channel = Channel(conn, self._limit, f"container {self.name}", self._judge)
             for fields, buffers in self._queued:
                 self._channel.send(fields, buffers)
             self._queued.clear()
@@ -129,17 +144,42 @@ class Worker:
                 self._written("stdout", b"", final=True)
                 while self._waiting:
                     self._show(self._waiting.popleft())
+                self._hooks.ended()
                 self._leave()
 
-    def _read(self) -> None:
+    def _judge(self, fields: dict[str, Any], size: int) -> None:
+        """One answer to one question, and small things to show: nothing else is taken from whoever is inside. :raises ValueError:"""
+        op = fields.get("op")
+        if op in ("display", "clear"):
+            kinds, sizes = fields.get("kinds", []), fields.get("sizes")
+            if size > wire.SHOWN:
+                raise ValueError(f"{size} bytes to show, more than the {wire.SHOWN} that are taken")
+            if not isinstance(kinds, list) or len(kinds) > _MOST_KINDS or not all(isinstance(kind, str) for kind in kinds):
+                raise ValueError("something to show without media types")
+            if not isinstance(sizes, list) or len(sizes) != len(kinds):
+                raise ValueError("something to show of another number of forms than was said")
+            # It may have to wait for its mark: what nobody reads of it does not wait with it.
+            kept = {"op": op, "kinds": [kind[:_KIND] for kind in kinds], "wait": fields.get("wait") is True, "sizes": sizes}
+            fields.clear()
+            fields.update(kept)
+        elif op not in ("done", "raised", "unfit"):
+            raise ValueError(f"no {str(op)[:40]!r} is known")
+        elif not self._asked or fields.get("call") != self._call:
+            raise ValueError("an answer that nobody has asked for")
+        else:
+            self._asked = False
+
+    def _read(self, one: bool = False) -> None:
+        """:param one: no more than the next thing to show."""
         if self._channel is None or self._channel.closed:
             return
         for message in self._channel.read():
-            if message[0].get("op") not in ("display", "clear"):
-                if not self.messages:  # one answer to one question; whatever else comes is not kept
-                    self.messages.append(message)
+            if message[0]["op"] not in ("display", "clear"):
+                self.answer = message
                 continue
             self._waiting.append(message)
+            if one:
+                return
             if len(self._waiting) > _MOST_SHOWN or sum(map(_size, self._waiting)) > _SHOWN_BYTES:  # their marks never came
                 while self._waiting:
                     self._show(self._waiting.popleft())
@@ -152,7 +192,8 @@ class Worker:
             if piece is not None:
                 self._hooks.output(stream, piece)
                 continue
-            self._read()
+            if not self._waiting:
+                self._read(one=True)
             if self._waiting:
                 self._show(self._waiting.popleft())
 
@@ -160,12 +201,9 @@ class Worker:
         fields, buffers = message
         if fields["op"] == "clear":
             self._shown = self._shown_bytes = 0
-            self._hooks.cleared(fields.get("wait") is True)
+            self._hooks.cleared(fields["wait"])
             return
-        kinds = fields.get("kinds")
         size = _size(message)
-        if not isinstance(kinds, list) or len(kinds) != len(buffers) or not all(isinstance(kind, str) for kind in kinds):
-            return
         self._shown += 1
         self._shown_bytes += size
         if self._shown > _MOST_SHOWN or self._shown_bytes > _SHOWN_BYTES:
@@ -173,7 +211,7 @@ class Worker:
                 self._shown_bytes = _SHOWN_BYTES + 1
                 self._hooks.output("stderr", b"more was to be shown than a cell may show: the rest is left out\n")
             return
-        self._hooks.shown({kind: bytes(buffer) for kind, buffer in zip(kinds, buffers, strict=True)})
+        self._hooks.shown({kind: bytes(buffer) for kind, buffer in zip(fields["kinds"], buffers, strict=True)})
 
     def kill(self) -> None:
         """End it at once, and take in what it has still said: how it ended is known then."""
@@ -229,7 +267,7 @@ def attend(workers: Iterable[Worker], until: float | None) -> None:
         except ContainersError as error:
             worker.broken = error
             worker.hang_up()
-            worker.messages.clear()
+            worker.answer = None
 
 
 class Marked:

@@ -193,6 +193,101 @@ def test_map_keeps_the_order_replaces_the_dead_and_keeps_errors(nothing_left: No
     assert told[0] == (0, 0, 12) and told[-1] == (12, 2, 12) and 3 <= len({value[1] for value in good}) <= 4
 
 
+def _runner() -> Any:
+    """What a hostile function has: it is its own process, so it has everything that the runner has."""
+    import gc
+
+    return next(item for item in gc.get_objects() if type(item).__name__ == "Runner")
+
+
+def test_answers_that_make_no_sense_cost_their_item(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(x: int) -> int:
+        runner = _runner()
+        told = {1: {"op": "done", "values": [["", ["dict", 5]]]}, 2: {"op": "raised", "error": {"chain": [{}]}}, 3: {"op": "done"}}.get(x)
+
+        def instead(fields: Any, buffers: Any = ()) -> None:
+            del runner.send
+            runner.send({**told, "call": x})
+            if x == 3:
+                runner.send({"op": "done", "values": [["", 3]], "call": x})
+
+        if told:
+            runner.send = instead
+        return x
+
+    def fall(told: Any, **more: Any) -> ContainersError:
+        if told:
+            raise OverflowError("cannot convert float infinity to integer")
+        return ContainersError("told nothing")
+
+    monkeypatch.setattr("pycontainers.interpreter.failures.raised", fall)
+    found: list[Any] = pc.map(answer, range(6), workers=1, errors="keep")
+    assert [found[place] for place in (0, 5)] == [0, 5] and "cannot be read" in found[1].message
+    assert "nothing that can be read" in found[2].message
+    # Two answers to one question: that ends the container, and costs the item that it has by then.
+    assert isinstance(found[3], ContainersError) and (found[4] == 4 or "nobody has asked for" in found[4].message)
+
+
+def test_what_an_idle_container_says_ends_it_alone(nothing_left: None) -> None:
+    def late(x: int) -> int:
+        if x == 0:
+            runner = _runner()
+            threading.Timer(0.3, lambda: [runner.send({"op": "done", "values": [], "call": x}) for _ in range(1000)]).start()
+        else:
+            time.sleep(1.5)
+        return x
+
+    assert pc.map(late, [0, 1], workers=2) == [0, 1]
+
+
+def test_containers_that_cannot_start_cost_items_and_not_results(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = NativeEngine.start_attached, []
+
+    def first(self: NativeEngine, *args: Any, **more: Any) -> Any:
+        started.append(args)
+        if len(started) > limit:
+            raise ContainersError("there is no room", "make some")
+        return start(self, *args, **more)
+
+    def end(x: int) -> int:
+        if x == 1:
+            os._exit(3)
+        return x
+
+    monkeypatch.setattr(NativeEngine, "start_attached", first)
+    limit = 1
+    found: list[Any] = pc.map(end, range(4), workers=1, errors="keep")
+    assert found[0] == 0 and "exit code 3" in found[1].message and [str(error.message) for error in found[2:]] == ["there is no room"] * 2
+    started.clear()
+    assert pc.map(helper, range(4), workers=2) == [0, 3, 6, 9]  # one goes on alone
+    limit = 0
+    with pytest.raises(ContainersError, match="there is no room"):
+        pc.map(helper, range(4), workers=2, errors="keep")
+
+
+def test_what_one_container_writes_does_not_reach_into_what_another_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def write(own: tuple[str, str]) -> None:
+        path, word = own
+        if word == "cut":
+            os.write(1, b"\xc3")
+            os.write(1, b"\x1b]0;")
+            open(path, "w").close()
+            time.sleep(1)
+        while not os.path.exists(path):
+            time.sleep(0.01)
+        print("an important line" if word != "cut" else "", flush=True)
+        os.write(2, b"\xc3" if word == "cut" else b"")
+
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o777)
+        pc.map(write, [("/meet/x", "cut"), ("/meet/x", "line")], workers=2, volumes={folder: "/meet"}, timeout=30)
+    told = capsys.readouterr()
+    assert "an important line\n" in told.out and told.out.count("\ufffd") == 1
+    assert told.err == "\ufffd"  # what has begun and does not end is said at the end
+
+
 def test_map_works_at_the_same_time() -> None:
     """Two that wait for each other's start through a shared folder: one after the other they would never end."""
 

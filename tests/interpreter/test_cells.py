@@ -284,7 +284,12 @@ def send(fields, body=b"", size=None):
         ("send({'op': 'unfit', 'name': ['x'], 'sizes': []}); os._exit(1)", "plain values"),
         ("send({'sizes': [1, -1]}); os._exit(0)", "what no cell sends"),
         ("conn.sendall(struct.pack('<IQ', 5, 0) + b'[[[[['); os._exit(0)", "what no cell sends"),
-        ("send({'op': 'display', 'kinds': 5, 'sizes': []}); os._exit(0)", "before it gave back x"),
+        ("send({'op': 'display', 'kinds': 5, 'sizes': []}); os._exit(0)", "what no cell sends.*media types"),
+        ("send({'op': 'display', 'kinds': ['a'], 'sizes': [1 << 25]}, size=1 << 25)", "what no cell sends.*bytes to show"),
+        ("send({'op': 'display', 'kinds': ['a'], 'sizes': [0] * 9}); os._exit(0)", "what no cell sends.*number of forms"),
+        ("send({'op': 'done', 'values': [], 'sizes': [0] * (2 << 20)})", "what no cell sends.*buffers"),
+        ("while True: send({'op': 'x', 'sizes': []})", "what no cell sends.*'x'"),
+        ("while True: send({'op': 'done', 'values': [], 'sizes': [100 << 20]}, bytes(100 << 20))", "nobody has asked for"),
         ("conn.close(); import time; time.sleep(0.1); os._exit(0)", "before it gave back x"),
     ],
 )
@@ -293,12 +298,20 @@ def test_a_hostile_connection_is_one_line(run: Cells, source: str, words: str, n
         run(_CONNECTION + source, outputs=("x",), timeout=30)
 
 
-def test_of_several_answers_the_first_counts_and_displays_without_marks_are_bounded(run: Cells) -> None:
-    """A container may send for ever: what nobody takes is not kept."""
+def test_of_displays_without_marks_no_more_is_kept_than_is_shown(run: Cells) -> None:
     source = "for i in range(40):\n    send({'op': 'display', 'kinds': ['text/plain'], 'sizes': [4 << 20]}, bytes(4 << 20))\n"
-    source += "for i in range(4): send({'op': 'done', 'values': [['x', i]], 'sizes': []})\nos._exit(0)"
+    source += "send({'op': 'done', 'values': [['x', 0]], 'sizes': []})\nos._exit(0)"
     assert run(_CONNECTION + source, outputs=("x",), timeout=60) == {"x": 0}
     assert sum(len(event["text/plain"]) for event in run.events if isinstance(event, dict)) == 64 << 20
+    run("display(type('A', (), {'_repr_png_': lambda self: bytes(25 << 20)})())\n1", timeout=60)
+    assert "it is left out" in str(run.events) and {"text/plain": b"1"} in run.events
+
+
+def test_a_flood_of_things_to_show_does_not_hold_up_the_end_of_its_time(run: Cells) -> None:
+    began = time.monotonic()
+    with pytest.raises(ContainerFailed, match="ended after 1 s"):
+        run(_CONNECTION + "while True: send({'op': 'display', 'kinds': ['text/plain'], 'sizes': [1]}, b'x')", timeout=1.0)
+    assert time.monotonic() - began < 20
 
 
 def test_an_error_cannot_name_files_of_this_side_nor_escape(run: Cells, tmp_path: Path) -> None:

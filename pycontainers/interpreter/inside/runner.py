@@ -39,6 +39,10 @@ class Runner:
 
     def _show(self, forms: dict[str, Any]) -> None:
         data = [value if isinstance(value, bytes) else str(value).encode("utf-8", "replace") for value in forms.values()]
+        size = sum(map(len, data))
+        if size > wire.SHOWN:
+            print(f"what is shown has {size} bytes, more than the {wire.SHOWN} that are taken: it is left out", file=sys.stderr)
+            return
         self._in_place({"op": "display", "kinds": list(forms)}, data)
 
     def _clear(self, wait: bool) -> None:
@@ -137,6 +141,7 @@ class Runner:
                 fields, buffers = wire.receive(self._conn)
             except EOFError:
                 return
+            call = {"call": fields["call"]}
             packer, value = Packer(self._arrow, self._other), None
             try:
                 received = functions.Received(fields, buffers)
@@ -149,15 +154,15 @@ class Runner:
                 if isinstance(error, SystemExit):
                     error.__traceback__ = None
                 _flush()
-                self.send({"op": "raised", "error": failure(error)})
+                self.send({**call, "op": "raised", "error": failure(error)})
                 continue
             _flush()
             try:
                 tree = packer.tree(value)
             except Unfit as error:
-                self.send({"op": "unfit", "name": "", "missing": False, "why": str(error)})
+                self.send({**call, "op": "unfit", "name": "", "missing": False, "why": str(error)})
             else:
-                self.send({"op": "done", "values": [["", tree]]}, packer.buffers)
+                self.send({**call, "op": "done", "values": [["", tree]]}, packer.buffers)
 
 
 def _awaits(code: types.CodeType) -> bool:

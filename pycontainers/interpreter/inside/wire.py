@@ -11,6 +11,10 @@ HEAD = struct.Struct("<IQ")
 """Bytes of the JSON object, and of all buffers together. How long each of them is, the object says: ``sizes``."""
 
 
+SHOWN = 24 << 20
+"""Bytes of one thing that is shown, in all its forms."""
+
+
 def message(fields: dict[str, Any], buffers: Iterable[Any] = ()) -> list[memoryview]:
     """The pieces of one message, to be written one after the other. No buffer is copied."""
     views = [memoryview(buffer).cast("B") for buffer in buffers]
