@@ -62,6 +62,13 @@ figure = {{"data": [{{"type": "bar", "x": ["a" + MARKUP, LINK], "y": [1, 2], "ho
           "updatemenus": [{{"buttons": [{{"method": "relayout", "args": ["images[0].source", BEACON + "/b.png"], "label": "press"}}]}}]}},
           "config": {{"plotlyServerURL": BEACON, "topojsonURL": BEACON}}}}
 send(text__plain="figure", application__vnd_Dplotly_Dv1_Xjson=json.dumps(figure))
+AWAY = 'a href="' + BEACON + '/away"'
+# Links that come about when something between is cut out, and when plotly.js puts texts together.
+figure = {{"data": [{{"type": "scatter", "x": [AWAY + ">tick</a>", " 1 < 2"], "y": [1, 2], "mode": "text", "customdata": [AWAY, AWAY],
+                    "texttemplate": "<%{{customdata}}>template</a>"}}],
+          "layout": {{"title": {{"text": "<<x>" + AWAY + ">joined</a>"}}, "height": 240,
+                     "width": 900, "xaxis": {{"tickprefix": "<"}}}}}}
+send(text__plain="links", application__vnd_Dplotly_Dv1_Xjson=json.dumps(figure))
 figure = {{"data": [{{"type": "choropleth", "geojson": BEACON + "/geo.json", "locations": ["a"], "z": [1]}}], "layout": {{}}}}
 send(text__plain="a map", application__vnd_Dplotly_Dv1_Xjson=json.dumps(figure))
 raise ValueError(MARKUP + "\\x1b]52;c;aGk=\\x07")"""
@@ -207,10 +214,15 @@ def test_nothing_from_a_hostile_cell_reaches_the_page(page: Any, beacon: Beacon)
     hostile.get_by_text("ValueError").first.wait_for()
     text = hostile.inner_text()
     assert "instead of text__html" in text and "left out" in text and "\x1b" not in text
-    # Of what it wanted there is only text, one table and one figure.
+    # Of what it wanted there is only text, one table and two figures.
     loaded = hostile.locator("iframe, script, img:not(.plot-img), object, embed, [onerror], [onload]")
     assert [one.evaluate("one => one.outerHTML.slice(0, 200)") for one in loaded.all()] == []
-    assert hostile.locator(".main-svg").count() > 0 and hostile.locator(".main-svg a, .main-svg image").count() == 0
+    drawn = hostile.locator(".js-plotly-plot").last
+    drawn.locator(".textpoint").first.wait_for()
+    assert hostile.locator(".js-plotly-plot").count() == 2 and hostile.locator(".main-svg a, .main-svg image").count() == 0
+    away = f'a href="{beacon.url}/away"'
+    for written in (f"<{away}>template", f"<<x>{away}>joined", f"<{away}>tick", "< 1 < 2"):  # words, as they were written
+        assert written in drawn.inner_text(), drawn.inner_text()
     assert hostile.locator("a[href^='javascript:']").count() == 0 and hostile.locator(".updatemenu-button").count() == 0
     framed = output(page, 6)
     inner = framed.frame_locator("iframe >> nth=0").frame_locator("iframe")
