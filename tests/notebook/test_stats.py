@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from fake_engine import FakeEngine, sample
 
+from pycontainers.errors import NotFound
 from pycontainers.notebook import plots, svg
 from pycontainers.notebook.display import figure_bundle
 from pycontainers.notebook.sampler import Sampler
@@ -103,6 +104,22 @@ def test_removed_while_it_is_watched(engine: FakeEngine, box: Any) -> None:
     engine.boxes.clear()
     assert not view.tick() and view.widget.state == "removed" and view.widget.courses[0]["word"] == "removed"
     assert unpacked(view.whole()) == [([], [[] for _ in stats.COLUMNS])]
+
+
+def test_removed_between_two_looks(engine: FakeEngine, box: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What --rm has asked for: it is found as ended, and its record has gone a moment later."""
+    engine.recorded = samples(0, 3)
+    view = View(Stats(engine, "web"))
+    engine._set("web", status="exited", exit=ExitStatus(0, finished=102.5))
+    read = engine.samples
+
+    def gone(name: str, after: float | None = None) -> Any:
+        if after is None:
+            raise NotFound(f"no container {name!r}")
+        return read(name, after)
+
+    monkeypatch.setattr(engine, "samples", gone)
+    assert not view.tick() and view.widget.state == "removed" and view.widget.courses[0]["word"] == "removed"
 
 
 def test_the_static_form_is_renewed_at_the_end_unless_the_record_is_gone(engine: FakeEngine, box: Any) -> None:

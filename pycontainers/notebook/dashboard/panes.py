@@ -73,9 +73,7 @@ class LogPane(Pane):
         if not first and not part.lines:
             return None
         self._end = part.end
-        found: dict[str, Any] = {"lines": [_line(line) for line in part.lines]}
-        if first:
-            found["start"] = part.start
+        found: dict[str, Any] = {"lines": [_line(line) for line in part.lines], "start": part.start}
         if skipped:
             found["skipped"] = format_bytes(skipped)
         return found

@@ -2,6 +2,7 @@
 // the kernel's pane for more.
 
 const LOG_LINES = 3000; // kept on the page; older ones are asked for again
+const LOG_MOST = 30000; // kept while somebody reads among them
 
 function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
@@ -26,6 +27,8 @@ function logPane({ more, name }) {
   box.setAttribute("aria-label", `log of ${name}`);
   const earlier = button("earlier lines", () => {
     earlier.disabled = true;
+    follow.set(false); // who reads what was does not want it taken away
+    asked = start;
     more({ start });
   });
   earlier.classList.add("pyct-earlier");
@@ -33,7 +36,8 @@ function logPane({ more, name }) {
   const empty = element("div", "pyct-muted", "the log is empty");
   box.append(earlier, empty, lines);
   made.append(bar, box);
-  let start = 0;
+  let start = 0; // where the first line stands in the whole log (bytes)
+  let asked = -1;
   let matches = 0;
 
   function toggle(text, on, label) {
@@ -116,21 +120,42 @@ function logPane({ more, name }) {
   });
 
   function show(message) {
-    if (message.earlier) {
+    if (message.earlier && asked === start) {
       const before = box.scrollHeight;
-      lines.prepend(...message.earlier.map(line));
+      lines.prepend(...batch(message.earlier.map(line), message.start));
       box.scrollTop += box.scrollHeight - before;
+      start = message.start;
     }
-    if (message.start !== undefined) start = message.start;
-    earlier.disabled = false;
-    earlier.hidden = start === 0;
-    if (message.skipped) lines.append(element("div", "pyct-muted", `… ${message.skipped} came too fast to be shown`));
+    if (message.earlier) earlier.disabled = false;
     if (message.lines) {
-      lines.append(...message.lines.map(line));
-      while (lines.childElementCount > LOG_LINES) lines.firstElementChild.remove();
+      const made = message.lines.map(line);
+      if (message.skipped) made.unshift(element("div", "pyct-muted", `… ${message.skipped} came too fast to be shown`));
+      if (!lines.childElementCount) start = message.start;
+      lines.append(...batch(made, message.start));
+      trim();
       if (follow.on) box.scrollTop = box.scrollHeight;
     }
+    earlier.hidden = start === 0;
     say();
+  }
+
+  function batch(made, at) {
+    if (made.length) made[0].at = at;
+    return made;
+  }
+
+  // The oldest go by whole batches, of which it is known where they begin: "earlier lines" goes on from there.
+  function trim() {
+    let left = lines.childElementCount - (follow.on ? LOG_LINES : LOG_MOST);
+    if (left <= 0) return;
+    let first = lines.firstElementChild;
+    while (first && (left > 0 || first.at === undefined)) {
+      first = first.nextElementSibling;
+      left -= 1;
+    }
+    if (!first) return; // one batch alone
+    while (lines.firstElementChild !== first) lines.firstElementChild.remove();
+    start = first.at;
   }
   return { made, show, close: () => clearTimeout(waiting), focus: () => box.focus({ preventScroll: true }) };
 }

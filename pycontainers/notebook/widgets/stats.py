@@ -274,7 +274,10 @@ class LiveStats:
         happened = events(left[0].course.engine, [follower.course.info for follower in left]) if left else {}
         for follower in left:
             follower.course.happened = happened[follower.course.info.id]
-            follower.course.samples = list(follower.course.engine.samples(follower.course.info.id))
+            try:
+                follower.course.samples = list(follower.course.engine.samples(follower.course.info.id))
+            except NotFound:  # it went this moment
+                follower.gone = True
         self.widget.panels, self.widget.marks = described(self.figure), marked(self.figure)
         self._forget()
 

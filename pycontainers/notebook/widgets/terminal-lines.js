@@ -1,6 +1,8 @@
 // A terminal of lines, where there is no library: a part of terminal.js, behind which it is put (terminal.py).
 
 const MOST_LINES = 2000;
+const WIDEST = 4096; // characters, after which a line is broken
+const MOST_RUNS = 512; // pieces of one line that look different
 const NAMED = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 function lines(place, type, tell) {
@@ -61,41 +63,40 @@ function lines(place, type, tell) {
   let style = {};
   let cells = []; // of the last line: [character, style] each
   let column = 0;
-  let line = null;
-  function fresh() {
-    line = element("div", "pyct-line");
-    output.append(line);
-    if (output.childElementCount > MOST_LINES) output.firstElementChild.remove();
+  let line = null; // where the last line stands
+  let finished = []; // lines that are not drawn yet
+  let frame = 0;
+  function finish() {
+    finished.push(runs(cells));
+    if (finished.length > MOST_LINES) finished.shift();
     cells = [];
     column = 0;
   }
+  // Once for each picture of the screen, however much has come: what is out of sight already is not drawn at all.
   function draw() {
-    line.replaceChildren();
-    let last = null;
-    let span = null;
-    for (const [character, its] of cells) {
-      if (span === null || its !== last) {
-        span = styled(its);
-        line.append(span);
-        last = its;
-      }
-      span.textContent += character;
-    }
+    frame = 0;
+    const follows = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
+    if (line) line.remove();
+    line = drawnLine(runs(cells));
+    output.append(...finished.map(drawnLine), line);
+    finished = [];
+    while (output.childElementCount > MOST_LINES) output.firstElementChild.remove();
+    if (follows) output.scrollTop = output.scrollHeight;
   }
   function write(data, then) {
-    const follows = output.scrollHeight - output.scrollTop - output.clientHeight < 40;
-    if (line === null) fresh();
     for (const part of decoder.decode(data, { stream: true }).split(/(\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[\n\r\b])/)) {
-      if (part === "\n") {
-        draw();
-        fresh();
-      } else if (part === "\r") column = 0;
+      if (part === "\n") finish();
+      else if (part === "\r") column = 0;
       else if (part === "\b") column = Math.max(0, column - 1);
       else if (part.startsWith("\x1b")) style = part.endsWith("m") ? colored(style, part.slice(2, -1)) : style; // no cursor to move
-      else for (const character of part) cells[column++] = [character, style];
+      else {
+        for (const character of part) {
+          if (column >= WIDEST) finish();
+          cells[column++] = [character, style];
+        }
+      }
     }
-    draw();
-    if (follows) output.scrollTop = output.scrollHeight;
+    frame ||= requestAnimationFrame(draw);
     then();
   }
   return {
@@ -104,15 +105,42 @@ function lines(place, type, tell) {
     resize() {},
     reset() {
       output.replaceChildren();
-      style = {};
-      fresh();
+      line = null;
+      [style, cells, column, finished] = [{}, [], 0, []];
     },
     write,
     enable(on) {
       for (const one of [field, ...keys]) one.disabled = !on;
     },
-    close() {},
+    close: () => cancelAnimationFrame(frame),
   };
+}
+
+// Neighbours of one style are one piece.
+function runs(cells) {
+  const found = [];
+  let text = "";
+  let last = null;
+  for (const [character, its] of cells) {
+    if (its !== last && found.length < MOST_RUNS) {
+      if (text) found.push([text, last]);
+      text = "";
+      last = its;
+    }
+    text += character;
+  }
+  if (text) found.push([text, last]);
+  return found;
+}
+
+function drawnLine(pieces) {
+  const made = element("div", "pyct-line");
+  for (const [text, its] of pieces) {
+    const span = styled(its);
+    span.textContent = text;
+    made.append(span);
+  }
+  return made;
 }
 
 function styled(its) {
