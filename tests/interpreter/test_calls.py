@@ -19,6 +19,7 @@ import pytest
 import pycontainers as pc
 from pycontainers.engines.native import NativeEngine
 from pycontainers.errors import ContainerFailed, ContainersError, UsageError
+from pycontainers.interpreter.channel import Channel
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("engine")]
 FACTOR = 3
@@ -228,7 +229,11 @@ def test_answers_that_make_no_sense_cost_their_item(nothing_left: None, monkeypa
     assert isinstance(found[3], ContainersError) and (found[4] == 4 or "nobody has asked for" in found[4].message)
 
 
-def test_what_an_idle_container_says_ends_it_alone(nothing_left: None) -> None:
+def test_what_an_idle_container_says_ends_it_alone(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused: list[str] = []
+    refuse = Channel._refused
+    monkeypatch.setattr(Channel, "_refused", lambda self, why: (refused.append(why), refuse(self, why))[1])
+
     def late(x: int) -> int:
         if x == 0:
             runner = _runner()
@@ -237,7 +242,7 @@ def test_what_an_idle_container_says_ends_it_alone(nothing_left: None) -> None:
             time.sleep(1.5)
         return x
 
-    assert pc.map(late, [0, 1], workers=2) == [0, 1]
+    assert pc.map(late, [0, 1], workers=2) == [0, 1] and refused == ["an answer that nobody has asked for"]
 
 
 def test_containers_that_cannot_start_cost_items_and_not_results(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
