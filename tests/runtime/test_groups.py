@@ -11,8 +11,9 @@ import pytest
 
 from pycontainers.engines.native import NativeEngine
 from pycontainers.linux import cgroups
+from pycontainers.linux.cgroups import pressure
 from pycontainers.linux.cgroups.layout import Layout, Tree
-from pycontainers.protocol import ContainerConfig, ExecConfig
+from pycontainers.protocol import ContainerConfig, ExecConfig, Resources
 from pycontainers.runtime import groups
 
 
@@ -106,3 +107,23 @@ def test_the_host_s_disk_is_made_and_not_opened(run: Any) -> None:
     script = "mknod /tmp/disk b 7 201 && echo made; head -c1 /tmp/disk; mknod /tmp/null c 1 3 && head -c1 /tmp/null && echo read"
     out = run("sh", "-c", script, userns="host", cap_add=("MKNOD",))
     assert out.split() == ["made", "read"] and "Operation not permitted" in run.stderr
+
+
+@pytest.mark.root
+def test_a_container_that_is_held_back_records_the_pressure_of_it(engine: NativeEngine) -> None:
+    """Two loops on a fifth of a processor wait for it most of the time: so says the kernel (PSI), or the record says why it is unknown."""
+    resources = Resources(cpus=0.2)
+    loops = "while :; do :; done & while :; do :; done"
+    info = engine.start(engine.create(ContainerConfig("host", ("sh", "-c", loops), network="none", resources=resources)).id)
+    end = time.monotonic() + 60
+    while not (samples := engine.samples(info.id)) or samples[-1].time - samples[0].time < 2.0:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    first, last = samples[0], samples[-1]
+    if cgroups.layout().version != "v2":
+        assert last.pressure == pressure.NO_GROUP
+        return
+    known = os.path.exists("/proc/pressure/cpu")
+    assert last.pressure == (pressure.KNOWN if known else pressure.NO_KERNEL)
+    waited = (last.pressure_cpu_some - first.pressure_cpu_some) / 1e9 / (last.time - first.time)
+    assert 0.3 < waited < 1.1 if known else waited == 0
