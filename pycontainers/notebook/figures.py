@@ -6,10 +6,13 @@ anywhere, or change itself later: maps (tiles and outlines from the network), pi
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
+from . import pictures
 from .untrusted import judging, loaded
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -20,15 +23,18 @@ _TRACES = frozenset(
     "scatterpolargl scattersmith scatterternary splom streamtube sunburst surface table treemap violin volume waterfall".split()
 )
 _DROPPED = frozenset("mapbox map geo updatemenus sliders frames config geojson".split())
-_PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
+_PICTURE = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=\s]*)")
 _TAG = re.compile(r"<(/?)([A-Za-z]+)(\s[^<>]*)?>|<")
 _TAGS = {name: name for name in "b strong i em br sub sup s u span extra".split()} | {"a": "span"}
 #: What MathJax makes links, scripts' handles or requests of, where a page has it.
 _TEX = re.compile(r"\\(?:href|url|unicode|class|cssId|style|data|require|mmlToken|includegraphics|html[a-z]*)(?![a-z])", re.I)
 
 
-def checked(text: bytes) -> dict[str, Any]:
-    """A bundle's value for :data:`PLOTLY`. :raises ValueError: it is no figure that may be shown; the text says why."""
+def checked(text: bytes, room: pictures.Room | None = None) -> dict[str, Any]:
+    """A bundle's value for :data:`PLOTLY`. :raises ValueError: it is no figure that may be shown; the text says why.
+
+    :param room: for the pictures that are in it.
+    """
     if len(text) > MOST_BYTES:
         raise ValueError(f"{len(text) >> 20} MB are too many")
     with judging("figure"):
@@ -36,7 +42,11 @@ def checked(text: bytes) -> dict[str, Any]:
         layout = told.get("layout") or {}
         if not isinstance(layout, dict) or not all(isinstance(trace, dict) for trace in told["data"]):
             raise ValueError("its layout or a trace is something else")
-        return _validated({"data": [_trace(trace) for trace in told["data"]], "layout": _clean(layout)})
+        figure = {"data": [_trace(trace) for trace in told["data"]], "layout": _clean(layout)}
+        room = room or pictures.Room()
+        for kind, data in _pictures(figure):
+            pictures.checked(kind, base64.b64decode(data), room)
+        return _validated(figure)
 
 
 def _trace(trace: dict[str, Any]) -> Any:
@@ -81,6 +91,14 @@ def _tag(match: re.Match[str]) -> str:
 
 def _is_picture(value: Any) -> bool:
     return isinstance(value, str) and _PICTURE.fullmatch(value) is not None
+
+
+def _pictures(value: Any) -> Iterator[tuple[str, str]]:
+    """The media types and data of pictures anywhere in it."""
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(item, str) and (found := _PICTURE.fullmatch(item)):
+            yield found[1], found[2]
+        yield from _pictures(item)
 
 
 def _validated(figure: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,9 @@ class NotebookFrontend:
     def clear(self, wait: bool) -> None:
         import IPython.display as shown
 
+        from . import outputs
+
+        outputs.cleared()
         shown.clear_output(wait)  # type: ignore[no-untyped-call,unused-ignore]
 
     def present(self, result: object) -> None:

@@ -25,17 +25,35 @@ _BOX = f"border:1px solid {html.BORDER};width:100%;height:320px;resize:vertical;
 _SANDBOX = 'sandbox="allow-scripts" referrerpolicy="no-referrer"'
 
 
+_shown: tuple[int, pictures.Room] = (-1, pictures.Room())
+"""The number of the cell that shows something, and what its pictures may still take: those of all its containers together."""
+
+
 def show(forms: Mapping[str, bytes], complain: Callable[[str], None], markup: bool = False) -> None:
     """Show what may be shown of it; ``complain`` is told in a line what was left out and why."""
+    global _shown
+    from IPython.core.getipython import get_ipython
     from IPython.display import publish_display_data
 
-    data, metadata = bundle(forms, complain, markup)
+    cell = getattr(get_ipython(), "execution_count", 0)  # type: ignore[no-untyped-call,unused-ignore]
+    if _shown[0] != cell:
+        _shown = cell, pictures.Room()
+    data, metadata = bundle(forms, complain, markup, _shown[1])
     if data:
         publish_display_data(data, metadata)  # type: ignore[no-untyped-call,unused-ignore]
 
 
-def bundle(forms: Mapping[str, bytes], complain: Callable[[str], None], markup: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def cleared() -> None:
+    """What was shown is gone from the page: its pictures count no more."""
+    global _shown
+    _shown = -1, pictures.Room()
+
+
+def bundle(
+    forms: Mapping[str, bytes], complain: Callable[[str], None], markup: bool = False, room: pictures.Room | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(data, metadata) for the page."""
+    room = room or pictures.Room()
     data: dict[str, Any] = {}
     metadata: dict[str, Any] = {}
     for kind, value in forms.items():
@@ -43,11 +61,11 @@ def bundle(forms: Mapping[str, bytes], complain: Callable[[str], None], markup: 
             if kind == "text/plain":
                 data[kind] = plain(value)
             elif kind in pictures.KINDS:
-                width, height = pictures.checked(kind, value)
+                width, height = pictures.checked(kind, value, room)
                 data[kind] = base64.b64encode(value).decode("ascii")
                 metadata[kind] = {"width": width, "height": height}
             elif kind == PLOTLY:
-                data[kind] = figures.checked(value)
+                data[kind] = figures.checked(value, room)
             elif kind == TABLE:
                 data.setdefault("text/html", table(value))
             elif kind in _MARKUP and markup:

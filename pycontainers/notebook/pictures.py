@@ -5,11 +5,24 @@ from __future__ import annotations
 import struct
 
 MOST_BYTES = 10 << 20
-_SIDE, _PIXELS = 16_384, 40_000_000
+_SIDE, _PIXELS, _TOGETHER = 16_384, 40_000_000, 200_000_000
 """A page decodes a picture in full, four bytes a pixel, however small its file is."""
 
 
-def checked(kind: str, data: bytes) -> tuple[int, int]:
+class Room:
+    """What several pictures may take together."""
+
+    def __init__(self) -> None:
+        self._left = _TOGETHER
+
+    def take(self, pixels: int) -> None:
+        """:raises ValueError: there is no room for so many more"""
+        if pixels > self._left:
+            raise ValueError(f"with it the pictures of this cell have more than {_TOGETHER // 1_000_000} megapixels together")
+        self._left -= pixels
+
+
+def checked(kind: str, data: bytes, room: Room | None = None) -> tuple[int, int]:
     """(width, height) of a picture of this media type. :raises ValueError: it is none, or too large; the text says why."""
     if len(data) > MOST_BYTES:
         raise ValueError(f"{len(data) >> 20} MB are too many")
@@ -19,6 +32,8 @@ def checked(kind: str, data: bytes) -> tuple[int, int]:
         raise ValueError("it is cut off") from None
     if not (0 < width <= _SIDE and 0 < height <= _SIDE and width * height <= _PIXELS):
         raise ValueError(f"{width} × {height} pixels are too many, or none")
+    if room is not None:
+        room.take(width * height)
     return width, height
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,7 +18,7 @@ from pycontainers.interpreter.inside.showing import TABLE
 from pycontainers.notebook import figures, outputs, pictures
 
 
-def picture(kind: str, size: tuple[int, int] = (7, 5), **options: Any) -> bytes:
+def picture_of(kind: str, size: tuple[int, int] = (7, 5), **options: Any) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size).save(file, kind, **options)
     return file.getvalue()
@@ -26,12 +27,12 @@ def picture(kind: str, size: tuple[int, int] = (7, 5), **options: Any) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "data"),
     [
-        ("image/png", picture("PNG")),
-        ("image/jpeg", picture("JPEG")),
-        ("image/jpeg", picture("JPEG", progressive=True)),
-        ("image/gif", picture("GIF")),
-        ("image/webp", picture("WEBP")),
-        ("image/webp", picture("WEBP", lossless=True)),
+        ("image/png", picture_of("PNG")),
+        ("image/jpeg", picture_of("JPEG")),
+        ("image/jpeg", picture_of("JPEG", progressive=True)),
+        ("image/gif", picture_of("GIF")),
+        ("image/webp", picture_of("WEBP")),
+        ("image/webp", picture_of("WEBP", lossless=True)),
     ],
     ids=["png", "jpeg", "progressive", "gif", "webp", "lossless"],
 )
@@ -51,11 +52,11 @@ def test_pictures_are_read_by_their_own_heads(kind: str, data: bytes) -> None:
     ("kind", "data", "why"),
     [
         ("image/png", b"<svg onload=alert(1)>", "no PNG"),
-        ("image/png", picture("PNG")[:-8], "cut off"),
+        ("image/png", picture_of("PNG")[:-8], "cut off"),
         ("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 60_000, 60_000), "cut off|too many"),
         ("image/gif", b"GIF89a" + struct.pack("<HH", 0xFFFF, 0xFFFF) + b";", "too many"),
         ("image/gif", b"GIF89a" + struct.pack("<HH", 0, 5) + b";", "or none"),
-        ("image/webp", picture("WEBP", (9000, 6000)), "too many"),
+        ("image/webp", picture_of("WEBP", (9000, 6000)), "too many"),
         ("image/jpeg", b"\xff\xd8\xff" + b"\xff" * 100, "cut off"),
         ("image/png", b"\0" * (11 << 20), "MB are too many"),
     ],
@@ -85,7 +86,7 @@ def test_an_honest_figure_stays_as_it_is() -> None:
 
 
 def test_what_reaches_beyond_a_figure_goes() -> None:
-    picture = "data:image/png;base64," + base64.b64encode(b"x").decode()
+    picture = "data:image/png;base64," + base64.b64encode(picture_of("PNG")).decode()
     found = checked(
         {
             "data": [{"type": "bar", "x": ["<a href='javascript:x'>a</a><img src=y>", "$\\href{javascript:x}{y}$"], "y": [1, 2]}],
@@ -178,6 +179,38 @@ def test_whatever_a_check_meets_is_said_in_a_line(kind: str, data: bytes) -> Non
 def test_what_is_no_figure_is_refused(figure: Any, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         checked(figure)
+
+
+LARGE = picture_of("GIF", (5000, 5000))
+
+
+def test_pictures_of_one_cell_have_so_many_pixels_together() -> None:
+    room, said = pictures.Room(), []  # type: tuple[pictures.Room, list[str]]
+    shown = [outputs.bundle({"image/gif": LARGE}, said.append, room=room)[0] for _ in range(10)]
+    assert [bool(one) for one in shown] == [True] * 8 + [False] * 2 and len(said) == 2 and "200 megapixels together" in said[0]
+    source = "data:image/gif;base64," + base64.b64encode(LARGE).decode()
+    images = {"data": [], "layout": {"images": [{"source": source}] * 9}}
+    with pytest.raises(ValueError, match="200 megapixels together"):
+        checked(images)
+    images["layout"]["images"].pop()  # type: ignore[call-overload]
+    assert len(checked(images)["layout"]["images"]) == 8
+    with pytest.raises(ValueError, match="no PNG"):
+        checked({"data": [{"type": "image", "source": source.replace("gif", "png")}]})
+
+
+def test_what_is_cleared_or_of_another_cell_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython.core.getipython
+    import IPython.display
+
+    shell, shown, said = SimpleNamespace(execution_count=1), [], []  # type: tuple[Any, list[Any], list[str]]
+    monkeypatch.setattr(IPython.core.getipython, "get_ipython", lambda: shell)
+    monkeypatch.setattr(IPython.display, "publish_display_data", lambda data, metadata: shown.append(data))
+    for step, count in ((lambda: None, 8), (outputs.cleared, 16), (lambda: setattr(shell, "execution_count", 2), 24)):
+        step()
+        for _ in range(9):
+            outputs.show({"image/gif": LARGE}, said.append)
+        assert len(shown) == count
+    outputs.cleared()
 
 
 def test_trees_without_end_and_huge_ones() -> None:
