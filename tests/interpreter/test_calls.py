@@ -229,6 +229,16 @@ def test_answers_that_make_no_sense_cost_their_item(nothing_left: None, monkeypa
     assert isinstance(found[3], ContainersError) and (found[4] == 4 or "nobody has asked for" in found[4].message)
 
 
+def test_a_fork_that_goes_on_in_a_map_gives_no_answer(nothing_left: None) -> None:
+    def fork(x: int) -> int:
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+        return x if child else -1
+
+    assert pc.map(fork, range(4), workers=1) == [0, 1, 2, 3]
+
+
 def test_what_an_idle_container_says_ends_it_alone(nothing_left: None, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[str] = []
     refuse = Channel._refused

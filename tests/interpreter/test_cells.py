@@ -133,6 +133,12 @@ def test_a_semicolon_shows_nothing_and_await_works(run: Cells) -> None:
     assert run.events == [("stdout", b"slept\n")]
 
 
+def test_a_fork_that_goes_on_gives_no_answer(run: Cells) -> None:
+    source = "import os\nchild = os.fork()\nif child: os.waitpid(child, 0)\nx = os.getpid(), child"
+    found = run(source, outputs=("x",))["x"]
+    assert found[1] and found[0] != found[1]
+
+
 def test_a_task_of_the_cell_is_waited_for_in_its_last_line(run: Cells) -> None:
     make = "import asyncio\nasync def f(): return await asyncio.sleep(0.01, 'made')\n"
     for source in ("t = asyncio.create_task(f())\nawait t", "await f()\nt = asyncio.create_task(f())\nawait t"):

@@ -28,6 +28,7 @@ class Runner:
 
     def __init__(self, conn: socket.socket, settings: dict[str, Any]) -> None:
         self._conn = conn
+        self._process = os.getpid()
         self._mark = f"\x1b_pyct{settings['mark']}\x1b\\".encode()
         self._arrow, self._pickle = settings["arrow"], settings["pickle"]
         self._lock = threading.Lock()
@@ -36,6 +37,11 @@ class Runner:
     def send(self, fields: dict[str, Any], buffers: Any = ()) -> None:
         with self._lock:
             wire.send(self._conn, wire.message(fields, buffers))
+
+    def _answer(self, fields: dict[str, Any], buffers: Any = ()) -> None:
+        if os.getpid() != self._process:  # a fork that has come back to here: the notebook waits for the one that it has asked
+            os._exit(fields["op"] != "done")
+        self.send(fields, buffers)
 
     def _show(self, forms: dict[str, Any]) -> None:
         data = [value if isinstance(value, bytes) else str(value).encode("utf-8", "replace") for value in forms.values()]
@@ -77,7 +83,7 @@ class Runner:
                 return code
         except BaseException as error:
             _flush()
-            self.send({"op": "raised", "error": failure(error)})
+            self._answer({"op": "raised", "error": failure(error)})
             return 1
         _flush()
         return self._results(fields["outputs"], space)
@@ -111,14 +117,14 @@ class Runner:
         for name in names:
             if name not in space:
                 known = sorted(key for key in space if not key.startswith("_"))
-                self.send({"op": "unfit", "name": name, "missing": True, "why": ", ".join(known)[:500] or "no variable at all"})
+                self._answer({"op": "unfit", "name": name, "missing": True, "why": ", ".join(known)[:500] or "no variable at all"})
                 return 1
             try:
                 trees.append([name, packer.tree(space[name])])
             except Unfit as error:
-                self.send({"op": "unfit", "name": name, "missing": False, "why": str(error)})
+                self._answer({"op": "unfit", "name": name, "missing": False, "why": str(error)})
                 return 1
-        self.send({"op": "done", "values": trees}, packer.buffers)
+        self._answer({"op": "done", "values": trees}, packer.buffers)
         return 0
 
     def _other(self, value: Any, packer: Packer) -> Any:
@@ -154,15 +160,15 @@ class Runner:
                 if isinstance(error, SystemExit):
                     error.__traceback__ = None
                 _flush()
-                self.send({**call, "op": "raised", "error": failure(error)})
+                self._answer({**call, "op": "raised", "error": failure(error)})
                 continue
             _flush()
             try:
                 tree = packer.tree(value)
             except Unfit as error:
-                self.send({**call, "op": "unfit", "name": "", "missing": False, "why": str(error)})
+                self._answer({**call, "op": "unfit", "name": "", "missing": False, "why": str(error)})
             else:
-                self.send({**call, "op": "done", "values": [["", tree]]}, packer.buffers)
+                self._answer({**call, "op": "done", "values": [["", tree]]}, packer.buffers)
 
 
 def _awaits(code: types.CodeType) -> bool:
