@@ -13,7 +13,7 @@ from pycontainers.notebook.widgets.base import source
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_jupyterlab import CHROMIUM, FLAGS, pytestmark
+from test_jupyterlab import CHROMIUM, FLAGS, pytestmark, shot
 
 pytestmark = [*pytestmark]
 
@@ -90,3 +90,26 @@ def test_a_line_without_end_does_not_hold_the_page(page: Any) -> None:
     page.wait_for_function("document.querySelector('.pyct-lines').textContent.includes('12d plain')")
     assert page.evaluate("Math.max(...[...document.querySelectorAll('.pyct-line')].map(one => one.childElementCount))") <= 513
     assert page.locator(".pyct-ink-red").last.inner_text() == "d"
+
+
+CELL = """() => {
+    const grid = document.getElementById("place").appendChild(element("div", "pyct-grid"));
+    for (const [width, text] of [["10.5em", "852.0 KiB of 64 MiB"], ["9em", "1023.9 MiB of 1023.9 GiB"]]) {
+        const one = courseCell("memory");
+        grid.append(one.made);
+        one.made.style.width = width;
+        one.made.style.margin = "1em";
+        one.fill(Array.from({ length: 60 }, (_, at) => 800 + 60 * (at % 2)), 65536, 1024, text);
+    }
+}"""
+PLACES = """() => [...document.querySelectorAll('.pyct-use')].map(cell => [cell, ...cell.children].map(one => {
+    const { top, bottom, right } = one.getBoundingClientRect(); return [top, bottom, right]; }))"""
+
+
+def test_numbers_and_their_courses_do_not_overlap(page: Any) -> None:
+    page.add_script_tag(content=source("dashboard-parts.js", "dashboard-panes.js", "dashboard-tabs.js"))
+    page.add_style_tag(content=source("dashboard.css"))
+    page.evaluate(CELL)
+    for cell, (_, end, _), (top, bottom, right) in page.evaluate(PLACES):
+        assert end < top and bottom <= cell[1] and right <= cell[2] + 0.5
+    shot(page.locator(".pyct-grid"), "dashboard-courses-light")
