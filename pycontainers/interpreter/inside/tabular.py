@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from .values import Packer, Tree, Unfit, Unpacker
+from .plain import Packer, Tree, Unfit, Unpacker
 
 # -- writing
 

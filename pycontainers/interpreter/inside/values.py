@@ -8,75 +8,18 @@ pickle, what pandas and Arrow have as an Arrow stream (as columns where there is
 from __future__ import annotations
 
 import array
-import sys
 from collections.abc import Callable
 from typing import Any
 
-Tree = Any
+from . import tabular
+from .plain import FOREIGN, READERS, WRITERS, Packer, Tree, Unfit, Unpacker, said
+
+__all__ = ["Packer", "Tree", "Unfit", "Unpacker", "said"]
+
 _INLINE = 1 << 12
 """Text longer than this is a buffer of its own."""
 _MANY = 64
 """A list of at least so many integers, or so many floats, is one buffer."""
-
-
-class Unfit(TypeError):
-    """The plain form has no place for a value; the text is what it is."""
-
-
-class Packer:
-    """Values into trees. ``buffers`` fills as :meth:`tree` is called.
-
-    :param arrow: the other side has pyarrow.
-    :param other: ``(value, packer) -> tree`` for what the plain form has no place for; raises Unfit.
-    """
-
-    def __init__(self, arrow: bool = True, other: Callable[[Any, Packer], Tree] | None = None) -> None:
-        self.buffers: list[Any] = []
-        self.arrow = arrow and _has("pyarrow")
-        self._other = other
-
-    def tree(self, value: Any) -> Tree:
-        """:raises Unfit: no place for it, or for what is in it. It may also contain itself."""
-        known = len(self.buffers)
-        try:
-            return self.part(value)
-        except RecursionError:
-            del self.buffers[known:]
-            raise Unfit("it contains itself, or is nested too deeply") from None
-        except BaseException:
-            del self.buffers[known:]
-            raise
-
-    def buffer(self, data: Any) -> int:
-        self.buffers.append(data)
-        return len(self.buffers) - 1
-
-    def part(self, value: Any) -> Tree:
-        kind = type(value)
-        writer = _WRITERS.get(kind)
-        if writer is None:
-            writer = _FOREIGN.get((kind.__module__.partition(".")[0], kind.__name__))
-        found = writer(self, value) if writer is not None else NotImplemented
-        if found is not NotImplemented:
-            return found
-        if self._other is not None:
-            return self._other(value, self)
-        raise Unfit(said(value))
-
-
-def said(value: Any) -> str:
-    """What a value is: ``an object``, ``a sklearn.linear_model.LinearRegression``."""
-    kind = type(value)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def _has(name: str) -> bool:
-    if name in sys.modules:
-        return sys.modules[name] is not None
-    from importlib.util import find_spec
-
-    return find_spec(name) is not None
 
 
 # -- writing
@@ -150,7 +93,7 @@ def _timedelta(packer: Packer, value: Any) -> Tree:
     return ["timedelta", value.days, value.seconds, value.microseconds]
 
 
-_WRITERS: dict[type, Callable[[Packer, Any], Tree]] = {
+_KNOWN: dict[type, Callable[[Packer, Any], Tree]] = {
     type(None): _itself,
     bool: _itself,
     float: _itself,
@@ -167,7 +110,7 @@ _WRITERS: dict[type, Callable[[Packer, Any], Tree]] = {
     range: _range,
     slice: _slice,
 }
-_FOREIGN: dict[Any, Callable[[Packer, Any], Tree]] = {
+_MET: dict[Any, Callable[[Packer, Any], Tree]] = {
     ("datetime", "datetime"): _moment,
     ("datetime", "date"): _moment,
     ("datetime", "time"): _moment,
@@ -180,33 +123,6 @@ _FOREIGN: dict[Any, Callable[[Packer, Any], Tree]] = {
 
 
 # -- reading
-
-
-class Unpacker:
-    """Trees into values. :meth:`value` raises anything for what makes no sense; who does not trust the sender expects that.
-
-    :param read: ``(kind, tree, unpacker) -> value`` for kinds that are not part of the plain form; None refuses them.
-    """
-
-    def __init__(self, buffers: list[Any], read: Callable[[str, Tree, Unpacker], Any] | None = None) -> None:
-        self.buffers = buffers
-        self._read = read
-
-    def value(self, tree: Tree) -> Any:
-        if tree is None or isinstance(tree, (bool, int, float, str)):
-            return tree
-        kind = tree[0]
-        reader = _READERS.get(kind)
-        if reader is not None:
-            return reader(self, *tree[1:])
-        if self._read is None:
-            raise ValueError(f"{str(kind)[:40]!r} is no kind of plain value")
-        return self._read(kind, tree, self)
-
-    def buffer(self, index: int) -> Any:
-        if type(index) is not int or index < 0:
-            raise ValueError("a buffer that is not there")
-        return self.buffers[index]
 
 
 def _array(code: str) -> Callable[[Unpacker, int], Any]:
@@ -267,7 +183,7 @@ def _read_timedelta(unpacker: Unpacker, days: int, seconds: int, microseconds: i
     return datetime.timedelta(days, seconds, microseconds)
 
 
-_READERS: dict[Any, Callable[..., Any]] = {
+_READ: dict[Any, Callable[..., Any]] = {
     "int": lambda unpacker, text: int(text, 16),
     "str": lambda unpacker, index: str(unpacker.buffer(index), "utf-8", "surrogatepass"),
     "bytes": lambda unpacker, index: bytes(unpacker.buffer(index)),
@@ -292,7 +208,6 @@ _READERS: dict[Any, Callable[..., Any]] = {
     "timedelta": _read_timedelta,
 }
 
-from . import tabular  # noqa: E402  (at the end: it builds on what stands above)
-
-_FOREIGN.update(tabular.WRITERS)
-_READERS.update(tabular.READERS)
+WRITERS.update(_KNOWN)
+FOREIGN.update({**_MET, **tabular.WRITERS})
+READERS.update({**_READ, **tabular.READERS})
