@@ -208,7 +208,7 @@ class _Pool:
                 return _Failed(failures.raised(fields.get("error"), files=self._files, item=item))
             if op == "unfit":
                 return _Failed(failures.unfit("", False, str(fields.get("why"))))
-            return values(fields, buffers, self._settings.pickled)[""]
+            return values(fields, buffers, self._settings.pickled, self._settings.limit)[""]
         except ContainersError as error:
             return _Failed(error)
         except Exception:  # whatever an answer that nobody should have given leads to: it costs its item, and no other

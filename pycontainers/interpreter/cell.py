@@ -93,7 +93,7 @@ def _outcome(worker: Worker, cell: Cell, settings: Settings, files: set[str]) ->
         if op == "unfit":
             raise failures.unfit(str(fields.get("name")), fields.get("missing") is True, str(fields.get("why")))
         if op == "done" and failure is None:
-            found = values(fields, buffers, settings.pickled)
+            found = values(fields, buffers, settings.pickled, settings.limit)
             if set(found) == set(cell.outputs):
                 return found
     if failure is not None:
@@ -103,9 +103,9 @@ def _outcome(worker: Worker, cell: Cell, settings: Settings, files: set[str]) ->
     return {}
 
 
-def values(fields: dict[str, Any], buffers: list[memoryview], pickled: bool) -> dict[str, Any]:
+def values(fields: dict[str, Any], buffers: list[memoryview], pickled: bool, limit: int = LIMIT) -> dict[str, Any]:
     """The values of a message from inside, by name. :raises ContainersError: they make no sense."""
-    unpacker = Unpacker(buffers, _unpickled if pickled else None)
+    unpacker = Unpacker(buffers, _unpickled if pickled else None, limit)
     try:
         return {str(name): unpacker.value(tree) for name, tree in fields["values"]}
     except ContainersError:

@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import uuid
 import zoneinfo
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -222,13 +223,20 @@ def test_a_small_stream_cannot_become_a_large_table(table: Any, options: dict[st
         cell.values({"values": [["x", [kind, 0]]]}, [memoryview(data)], pickled=False)
 
 
-def test_one_stream_or_array_cannot_become_many() -> None:
-    stream = arrow_stream(pa.table({"a": np.zeros(1_000_000)}))
-    with pytest.raises(ContainersError, match="would grow"):
-        cell.values({"values": [["x", ["list", [["arrow", 0]] * 70]]]}, [memoryview(stream)], pickled=False)
+@pytest.mark.parametrize(("limit", "fits"), [(1 << 20, False), (100 << 20, True)])
+def test_a_table_grows_up_to_the_limit_that_was_asked_for(limit: int, fits: bool) -> None:
+    data = memoryview(arrow_stream(pa.table({"a": pa.nulls(1_000_000)})))
+    with nullcontext() if fits else pytest.raises(ContainersError, match="would grow to 7 MB"):
+        cell.values({"values": [["x", ["frame", 0]]]}, [data], pickled=False, limit=limit)
+
+
+def test_one_buffer_cannot_become_many_values() -> None:
+    for kind, data in (("arrow", arrow_stream(pa.table({"a": [1]}))), ("bytes", b"x" * 1000), ("floats", bytes(800))):
+        with pytest.raises(ContainersError, match="stands for two values"):
+            cell.values({"values": [["x", ["list", [[kind, 0]] * 70]]]}, [memoryview(data)], pickled=False)
     head = npy(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000,), }\n")
     tree = ["columns", [None, ["range", 0, 70, 1]], [None, ["range", 0, 1_000_000, 1]], [["npy", 0, 1]] * 70]
-    with pytest.raises(ContainersError, match="would grow"):
+    with pytest.raises(ContainersError, match="stands for two values"):
         cell.values({"values": [["x", tree]]}, [memoryview(head), memoryview(bytes(8_000_000))], pickled=False)
 
 

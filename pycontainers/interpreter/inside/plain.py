@@ -77,11 +77,13 @@ class Unpacker:
     """Trees into values. :meth:`value` raises anything for what makes no sense; who does not trust the sender expects that.
 
     :param read: ``(kind, tree, unpacker) -> value`` for kinds that are not part of the plain form; None refuses them.
+    :param limit: of an untrusted sender, the bytes that tables may have in memory, where that is more than a few times what came.
     """
 
-    def __init__(self, buffers: list[Any], read: Callable[[str, Tree, Unpacker], Any] | None = None) -> None:
-        self.buffers = buffers
+    def __init__(self, buffers: list[Any], read: Callable[[str, Tree, Unpacker], Any] | None = None, limit: int | None = None) -> None:
+        self.buffers, self.limit, self.tables = buffers, limit, 0
         self._read = read
+        self._used: set[int] = set()
 
     def value(self, tree: Tree) -> Any:
         if tree is None or isinstance(tree, (bool, int, float, str)):
@@ -97,4 +99,7 @@ class Unpacker:
     def buffer(self, index: int) -> Any:
         if type(index) is not int or index < 0:
             raise ValueError("a buffer that is not there")
+        if self.limit is not None and index in self._used:
+            raise ValueError("a buffer that stands for two values")  # or for a million: each would be a copy
+        self._used.add(index)
         return self.buffers[index]

@@ -178,18 +178,18 @@ def _read_table(unpacker: Unpacker, index: int) -> Any:
     return table
 
 
-_MOST, _TIMES = 1 << 29, 4
+_TIMES = 4
 
 
 def _account(unpacker: Unpacker, size: int) -> None:
     """Count the bytes that tables of one message have in memory: few bytes may stand for many, and one buffer for many columns.
 
-    :raises ValueError: they are more than :data:`_MOST`, and more than :data:`_TIMES` what has come.
+    :raises ValueError: they are more than the limit, and more than :data:`_TIMES` what has come.
     """
-    seen = vars(unpacker)
-    seen["tables"] = seen.get("tables", 0) + size
-    if seen["tables"] > max(_MOST, _TIMES * sum(len(buffer) for buffer in unpacker.buffers)):
-        raise ValueError(f"its tables would grow to {seen['tables'] >> 20} MB here")
+    unpacker.tables += size
+    if unpacker.limit is None or unpacker.tables <= max(unpacker.limit, _TIMES * sum(len(buffer) for buffer in unpacker.buffers)):
+        return
+    raise ValueError(f"its tables would grow to {unpacker.tables >> 20} MB here")
 
 
 def _read_batch(unpacker: Unpacker, index: int) -> Any:
