@@ -239,13 +239,15 @@ class _Tee:
         self._adopted: Iterator[bytes] | None = writing.adopted() if writing is not None else None
         self._reader: Reader | None = open(crew.store.blob_path(blob.digest), "rb", 0) if writing is None else None
         self._done = 0
-        self.broken = False  # the source does not go on
+        self._broken = self._over = False
         self._lock = threading.Lock()  # whoever reads ahead may still be at it when the rest is wanted
 
     def read(self, size: int = -1) -> bytes:
         if self._crew.stop.is_set():
             raise Stopped
         with self._lock:
+            if self._over:
+                raise Stopped
             piece = self._next(size)
         self._done += len(piece)
         if piece:
@@ -261,13 +263,19 @@ class _Tee:
             self._adopted = None
         if self._writing.offset >= self._blob.size:
             return b""  # that nothing more comes is for the digest to say
-        self.broken = True
+        self._broken = True
         if self._reader is None:
             self._reader = self._crew.source.open(self._blob, self._writing.offset)
         piece = self._reader.read(size)
-        self.broken = False
+        self._broken = False
         self._writing.write(piece)
         return piece
+
+    @property
+    def broken(self) -> bool:
+        """The source does not go on. Waits for whoever is reading from it."""
+        with self._lock:
+            return self._broken
 
     def unpacked(self, plain: int) -> None:
         if self._crew.stop.is_set():
@@ -283,6 +291,10 @@ class _Tee:
             self._writing.check(known)
 
     def forget(self) -> None:
+        """What is there is wrong, or in the way. Nothing is written after it: whoever reads ahead would write what it has just read from
+        the middle of the blob at the beginning of the file, and the next to get the blob would go on from there.
+        """
+        self._end()
         if self._writing is not None:
             self._writing.forget()
 
@@ -292,5 +304,13 @@ class _Tee:
             reader.close()
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
+        self._end()
+
+    def _end(self) -> None:
+        """Nobody reads or writes any more: who is at it is woken, and waited for."""
+        if (reader := self._reader) is not None:
+            reader.close()
+        with self._lock:
+            self._over = True
+            if self._reader is not None:
+                self._reader.close()

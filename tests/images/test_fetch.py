@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +25,10 @@ import pytest
 from pycontainers.errors import ContainersError, ImageError, NotFound, RegistryError
 from pycontainers.events import Event, Note, Transfer, Work, finish
 from pycontainers.images import manifest, reference
+from pycontainers.images.crew import Stopped
 from pycontainers.images.descriptor import OCI_CONFIG, OCI_LAYER, Descriptor, Platform
-from pycontainers.images.fetch import fetch
+from pycontainers.images.fetch import _Tee, fetch
+from pycontainers.images.ingest import Ingest
 from pycontainers.images.manifest import Manifest
 from pycontainers.images.store import Image, Store
 from pycontainers.images.verify import verify
@@ -170,6 +174,33 @@ def test_what_was_left_and_is_wrong_is_read_anew(store: Store) -> None:
     assert [offset for _, offset in held.opened] == [100_000, 0]
 
 
+def test_nothing_is_written_once_a_blob_is_forgotten(store: Store) -> None:
+    """Somebody reads ahead while the disk becomes full under who unpacks: the next to get the blob would go on from what that leaves."""
+    held = Held([layer(1, 400_000)])
+    blob = held.made.layers[0]
+    writing = Ingest.begin(store, blob.digest, blob.size)
+    assert writing is not None
+    tee = _Tee(SimpleNamespace(stop=threading.Event(), source=held, store=store), blob, writing, lambda *said: None)  # type: ignore[arg-type]
+    assert tee.read(1 << 18)
+    held.slow = 0.3
+    ahead = threading.Thread(target=_quietly, args=(tee.read,))
+    ahead.start()
+    time.sleep(0.1)  # it is in the middle of reading
+    assert tee._reader is not None
+    tee._reader.close = lambda: None  # type: ignore[method-assign]  # one that gives what it has all the same
+    tee.forget()
+    ahead.join()
+    assert os.path.getsize(Path(store.ingest, f"blob-{blob.hex}")) == 0
+    with pytest.raises(Stopped):
+        tee.read()
+    writing.close()
+
+
+def _quietly(read: Callable[[], object]) -> None:
+    with contextlib.suppress(Exception):
+        read()
+
+
 def nothing(store: Store) -> None:
     assert store.images() == [] and store.references() == {} and os.listdir(f"{store.root}/leases") == []
     left = [name for name in os.listdir(store.ingest) if not name.startswith("blob-")]
@@ -303,7 +334,9 @@ def test_two_threads_and_two_images_at_once(store: Store) -> None:
 _PULL = """
 import sys
 from pathlib import Path
-from pycontainers.images.fetch import fetch
+from pycontainers.images.crew import Stopped
+from pycontainers.images.fetch import _Tee, fetch
+from pycontainers.images.ingest import Ingest
 from pycontainers.images.store import Store
 from pycontainers.images.registry.client import Registry
 from pycontainers.paths import Paths
