@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,29 @@ def page_widget() -> Any:
                 _log.debug("a question that makes no sense: %r", message, exc_info=True)
 
     return PageWidget
+
+
+_libraries: dict[str, Any] = {}
+_libraries_lock = threading.Lock()
+
+
+def library(name: str, packed: Callable[[], bytes]) -> Any:
+    """The widget that holds a library of a page's, compressed by gzip: a page gets it once, however many widgets name it.
+
+    Made with the first that does, and again, should somebody have closed it.
+    """
+    with _libraries_lock:
+        found = _libraries.get(name)
+        if found is None or found.comm is None:
+            import anywidget
+            import traitlets
+
+            class Library(anywidget.AnyWidget):
+                _esm = "export default {};"
+                code = traitlets.Bytes().tag(sync=True)
+
+            found = _libraries[name] = Library(code=packed())
+        return found
 
 
 def widget_view(widget: Any) -> dict[str, Any]:

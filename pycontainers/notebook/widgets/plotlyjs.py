@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_lock = threading.Lock()
-_asset: Any = None
+from .base import library
 
 
 @cache
@@ -30,16 +28,5 @@ def compressed() -> bytes:
 
 
 def asset() -> Any:
-    """The widget that holds it, made with the first plot (and again, should somebody have closed it)."""
-    global _asset
-    with _lock:
-        if _asset is None or _asset.comm is None:
-            import anywidget
-            import traitlets
-
-            class PlotlySource(anywidget.AnyWidget):
-                _esm = "export default {};"
-                code = traitlets.Bytes().tag(sync=True)
-
-            _asset = PlotlySource(code=compressed())
-        return _asset
+    """The widget that holds it."""
+    return library("plotly", compressed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ...protocol import Engine, ExecConfig
 from ...terminals import Terminal, in_container
 from .. import terminals as shown
-from .base import page_widget, source, widget_view
+from .base import library, page_widget, source, widget_view
 
 _HERE = Path(__file__).parent
 _LONGEST = 1 << 20  # characters of one message of what is typed
@@ -20,30 +19,15 @@ _LONGEST = 1 << 20  # characters of one message of what is typed
 _REPLIES = re.compile(r"(?:\x1b\[[?>]?[0-9;]*(?:[cRn]|\$y))+")
 
 
-_library_lock = threading.Lock()
-_library: Any = None
-
-
-def library() -> Any:
-    """The widget that holds xterm.js, made with the first terminal: a page gets it once, compressed (90 KB), however many it shows."""
-    global _library
-    with _library_lock:
-        if _library is None or _library.comm is None:
-            import anywidget
-            import traitlets
-
-            class TerminalLibrary(anywidget.AnyWidget):
-                _esm = "export default {};"
-                code = traitlets.Bytes().tag(sync=True)
-
-            _library = TerminalLibrary(code=gzip.compress((_HERE / "xterm.js").read_bytes(), 9, mtime=0))
-        return _library
+@cache
+def _xterm() -> bytes:
+    return gzip.compress((_HERE / "xterm.js").read_bytes(), 9, mtime=0)
 
 
 @cache
 def _style(form: str) -> str:
-    library = (_HERE / "xterm.css").read_text(encoding="utf-8") + "\n" if form == "full" else ""
-    return library + source("terminal.css")
+    drawn = (_HERE / "xterm.css").read_text(encoding="utf-8") + "\n" if form == "full" else ""
+    return drawn + source("terminal.css")
 
 
 @cache
@@ -69,7 +53,7 @@ def _widget_class(form: str) -> Any:
         def __init__(self, terminal: Terminal, title: str) -> None:
             self._terminal = terminal
             # One that was opened from Python may not have known that the library is missing here.
-            drawn = library() if form == "full" else None
+            drawn = library("xterm", _xterm) if form == "full" else None
             restarts = terminal.can_restart
             super().__init__(library=drawn, title=title, container=terminal.container, form=form, restarts=restarts)
             self.changed()
