@@ -22,21 +22,15 @@ from jupyter_client.manager import start_new_kernel
 
 from pycontainers.engines.native import NativeEngine
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+sys.path.insert(0, str(Path(__file__).parent))
 
-ARTIFACTS = HERE.parent / "artifacts"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+from test_jupyterlab import ARTIFACTS, BUSY, CHROMIUM, FLAGS, pytestmark
+
+HERE = Path(__file__).parent
 pytestmark = [
-    pytest.mark.root,
-    pytest.mark.browser,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH (on Debian: apt-get install chromium)"),
-    pytest.mark.skipif(not importlib.util.find_spec("playwright"), reason="playwright is not installed (pip install '.[test]')"),
+    *pytestmark,
     pytest.mark.skipif(not importlib.util.find_spec("notebook"), reason="Notebook 7 is not installed (pip install '.[test]')"),
 ]
-BUSY = "while :; do i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done; sleep 0.2; done"
 START = f"%load_ext pycontainers\nbox = %container run -d --replace --name hosted --network none --memory 64m host sh -c '{BUSY}'"
 CELLS = [START, "%container stats hosted", "%container ps", "%container explore host", "%container rnu x"]
 
